@@ -1,0 +1,3 @@
+//! The `afterimage` binary: flags and verbs in, a running daemon or one answer out.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `cargo xtask`: the workspace's own checks, tests and benchmarks.
+
+fn main() {}
