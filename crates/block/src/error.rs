@@ -117,7 +117,7 @@ impl Error {
     pub fn at(self, node: &str, op: Op, range: ByteRange) -> Error {
         let mut detail = self.detail.as_deref().cloned().unwrap_or_default();
         if detail.op.is_none() {
-            detail.node = node.to_owned();
+            node.clone_into(&mut detail.node);
             detail.op = Some(op);
             detail.range = Some(range);
         }
