@@ -1,0 +1,9 @@
+//! The drivers of the block graph, one file or folder each, and the ports they reach the world by.
+//!
+//! A driver's file is named as its `driver` string of `blockdev-add` (`-` written `_`). Only
+//! `os` knows tokio, `io_uring`, sockets and files; the drivers know [`ports`].
+
+#![deny(unsafe_code)]
+
+pub mod event;
+pub mod ports;
