@@ -1,3 +1,58 @@
 //! `cargo xtask`: the workspace's own checks, tests and benchmarks.
+//!
+//! What runs here and what a continuous integration host runs is the same program, so a green
+//! `cargo xtask ci` at a desk means a green one elsewhere. Nothing is skipped in silence: what
+//! cannot run fails and says which command would make it run.
 
-fn main() {}
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing is what this program is for"
+)]
+#![forbid(unsafe_code)]
+
+mod ci;
+mod packages;
+mod shell;
+mod suites;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::packages::Policy;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Checks, tests and benchmarks of this workspace"
+)]
+enum Command {
+    /// Runs every check and every test, as a continuous integration host does.
+    Ci {
+        /// Fail with the lines to type instead of installing missing Debian packages.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Installs the tools the tests need, builds, and runs all tests.
+    ///
+    /// Further arguments go to the test runner: `cargo xtask test -p nbd`, or a part of a name.
+    Test {
+        /// Fail with the lines to type instead of installing missing Debian packages.
+        #[arg(long)]
+        no_install: bool,
+        /// Arguments of the test runner: packages, name filters.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        runner_args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Ci { no_install } => ci::run(Policy::from_flag(no_install)),
+        Command::Test {
+            no_install,
+            runner_args,
+        } => suites::run(Policy::from_flag(no_install), &runner_args),
+    }
+}
