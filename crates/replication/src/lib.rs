@@ -1,0 +1,22 @@
+//! COLO block replication as pure decisions: roles, stages, groups, commit and write split.
+//!
+//! ```text
+//! command ─▶ group (several disks, all or nothing) ─▶ stage (one disk's table) ─▶ actions
+//! request ─▶ io (which way it goes) ─▶ split, commit (how)
+//! failure ─▶ latch (what status says) ─▶ answer (what a command is told)
+//! ```
+//!
+//! Nothing here performs I/O, reads a clock or waits. `drivers` and `engine` carry out what is
+//! decided here and report back. Source: `docs/spec/replication.md`.
+
+#![forbid(unsafe_code)]
+
+mod stage;
+
+mod action;
+
+pub use action::{
+    Action, CHECKPOINT, CLOSE_IN_FAILOVER, CLOSE_KEEPING, FAILOVER, FINISH, OnFailure,
+    RECORD_AGAIN, RESUME, START, STOP, Task,
+};
+pub use stage::{Cause, ErrorChange, Input, Refused, Role, Stage, Transition, step};
