@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::packages::Policy;
 use crate::suites::Count;
-use crate::{shell, suites};
+use crate::{shell, suites, tidy};
 
 /// The wish for the whole run. A slower one is pointed out, not failed: hosts differ.
 const WISH: Duration = Duration::from_mins(15);
@@ -18,7 +18,12 @@ const WISH: Duration = Duration::from_mins(15);
 type Step = (&'static str, fn() -> Result<()>);
 
 /// The checks, cheapest first; the tests come after them.
-const STEPS: &[Step] = &[("fmt", fmt), ("clippy", clippy), ("doc", doc)];
+const STEPS: &[Step] = &[
+    ("fmt", fmt),
+    ("tidy", tidy::run),
+    ("clippy", clippy),
+    ("doc", doc),
+];
 
 /// Runs all steps. The last line printed is the count of the tests.
 pub(crate) fn run(policy: Policy) -> ExitCode {

@@ -15,6 +15,7 @@ mod ci;
 mod packages;
 mod shell;
 mod suites;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         runner_args: Vec<String>,
     },
+    /// Checks what compilers do not: sizes, headers, layers, words, commit messages.
+    Tidy {
+        /// Print the line that keeps a word out of the project, and check nothing.
+        #[arg(long, value_name = "WORD")]
+        hash: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,5 +61,21 @@ fn main() -> ExitCode {
             no_install,
             runner_args,
         } => suites::run(Policy::from_flag(no_install), &runner_args),
+        Command::Tidy { hash: Some(word) } => {
+            println!("    {:#018x},", tidy::hash(&word));
+            ExitCode::SUCCESS
+        }
+        Command::Tidy { hash: None } => report(&tidy::run()),
+    }
+}
+
+/// Prints an error, if there is one, and turns it into the exit code.
+fn report(outcome: &anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
