@@ -73,14 +73,18 @@ pub trait Driver {
 }
 
 /// The permissions of QEMU's default rules: a filter passes through what its parents use and
-/// share; backing is only read, and must not change in a visible way; a protocol below a format
-/// belongs to the format.
+/// share; backing is only read, and others may change it only if the parents of the overlay put up with
+/// changes; a protocol below a format belongs to the format.
 pub fn default_child_permissions(role: ChildRole, above: Shares) -> Shares {
     match role {
         ChildRole::Filtered => above,
         ChildRole::Backing => Shares {
-            used: Permissions::CONSISTENT_READ,
-            shared: Permissions::CONSISTENT_READ | Permissions::WRITE_UNCHANGED,
+            used: above.used & Permissions::CONSISTENT_READ,
+            shared: if above.shared.contains(Permissions::WRITE) {
+                Permissions::ALL
+            } else {
+                Permissions::CONSISTENT_READ | Permissions::WRITE_UNCHANGED
+            },
         },
         ChildRole::Data => Shares {
             used: Permissions::CONSISTENT_READ

@@ -29,6 +29,12 @@ impl Permissions {
         self.0 & other.0 == other.0
     }
 
+    /// The permissions of either set.
+    #[must_use]
+    pub const fn union(self, other: Permissions) -> Permissions {
+        Permissions(self.0 | other.0)
+    }
+
     /// Whether the set is empty.
     pub fn is_none(self) -> bool {
         self.0 == 0
