@@ -27,6 +27,8 @@ mod node;
 mod range_lock;
 mod root;
 
+pub mod graph;
+
 pub use block_map::BlockMap;
 pub use buffer::{BUFFER_ALIGNMENT, Buffer, is_zero, zeroes};
 pub use child::Child;
@@ -36,6 +38,7 @@ pub use driver::{
 };
 pub use error::{Error, ErrorKind, Op};
 pub use gate::{Gate, Hold, Pass};
+pub use graph::{Edge, Edit, Graph, Owner, Parent};
 pub use node::{DetectZeroes, Node, NodeOptions};
 pub use permissions::{ChildRole, Permissions, Shares};
 pub use range::{ByteRange, align_down};
