@@ -66,6 +66,12 @@ pub trait Driver {
         Capabilities::default()
     }
 
+    /// Makes the medium writable, or read-only again (a reopen: R36, R63). Called while no request is
+    /// in flight; the node's own flag and its children are the caller's business.
+    fn set_writable(&self, _writable: bool) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Ends background work, flushes and lets the medium go. Called once, after the last request.
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
