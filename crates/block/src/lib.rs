@@ -22,6 +22,7 @@ mod permissions;
 
 mod block_map;
 mod child;
+pub mod copy_plan;
 mod gate;
 mod node;
 mod range_lock;
@@ -32,6 +33,7 @@ pub mod graph;
 pub use block_map::BlockMap;
 pub use buffer::{BUFFER_ALIGNMENT, Buffer, is_zero, zeroes};
 pub use child::Child;
+pub use copy_plan::CopyPlan;
 pub use driver::{
     Answer, Capabilities, CopyBeforeWrite, Driver, DynamicChildren, Limits, MakeEmpty,
     OverlayStage, OverlayState, ReplicationFilter, Yank, default_child_permissions,
