@@ -7,3 +7,5 @@
 
 pub mod event;
 pub mod ports;
+
+pub mod replication;

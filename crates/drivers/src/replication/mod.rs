@@ -1,0 +1,362 @@
+//! `replication`: the filter that forwards a primary's writes, or keeps a secondary's view apart.
+//!
+//! ```text
+//! primary      quorum ─▶ replication(mode=primary) ─file─▶ nbd ═══▶ the secondary's export
+//!
+//! secondary    view ─▶ replication(mode=secondary) ─file─▶ active ─backing─▶ hidden ─backing─┐
+//!                        ├─ "hidden disk" ────────────────────────────────────▶ hidden       │
+//!                        └─ "secondary disk" ─────────────────────────────────▶ secondary ◀──┤
+//!              the peer's export ─▶ copy-before-write ─file───────────────────▶ secondary disk
+//! ```
+//!
+//! The filter moves data and remembers; the engine decides when the stage changes, by the table of
+//! `replication::stage`, and carries its actions out. What the engine calls here, in this order:
+//!
+//! - **Start, secondary**: [`Replication::attach`] (edges `hidden disk` and `secondary disk`, not yet
+//!   granted), grant what [`Driver::child_permissions`] asks for, [`Replication::set_stage`].
+//!   **Undone**: [`Replication::detach`].
+//! - **Checkpoint**: in the drained section [`CopyBeforeWrite::settle`](block::CopyBeforeWrite),
+//!   `make_empty` on active, on hidden, then `CopyBeforeWrite::reset`; nothing on the filter.
+//! - **Stop**: `detach`, `set_stage(Done)`.
+//! - **Failover**: `set_stage(Failover)` in the drained section in which the fence is complete and
+//!   copy-before-write has left; [`Replication::record_failover`]; then spawn [`Replication::commit`].
+//! - **Finish**, when `commit` has answered `Ok`: drained section; if
+//!   [`Replication::commit_remaining`] is not 0, leave it and run `commit` again; else
+//!   [`Replication::record_done`], move the target of `file` and of every other parent of active
+//!   to the secondary disk, `detach`, `set_stage(Done)`, leave the drained section. Active and
+//!   hidden may then be emptied.
+//! - **Retry** after `commit` failed (the stage is then `FailoverFailed`): as failover; `commit`
+//!   goes on with what remains.
+//! - **Resume** after a crash: `attach`, `set_stage(Failover)`, spawn `commit`: it looks for
+//!   everything the overlays hold. Copying again what was copied is harmless.
+//!
+//! Commit contract: a block the commit has copied stays copied, because the guest's writes go to
+//! active and the secondary disk both. What remains only shrinks, whatever the load.
+//!
+//! Bounds: a forward takes at most [`Options::forward_timeout`]; the commit copies at most 16 runs of
+//! at most 1 MiB at a time.
+//!
+//! Source: `docs/spec/replication.md`.
+
+mod commit;
+mod forward;
+mod latch;
+mod view;
+
+pub use commit::Progress;
+pub use latch::Latched;
+
+use self::commit::Commit;
+use self::latch::Latch;
+use crate::event::EventSink;
+use crate::ports::Ports;
+use ::replication::{Role, Stage};
+use block::{
+    Answer, ByteRange, Capabilities, Child, ChildRole, Driver, Error, ErrorKind, Extent, Limits,
+    Node, Op, OverlayStage, Permissions, ReplicationFilter, Shares, WriteFlags, ZeroFlags,
+};
+use bytes::Bytes;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Name of the extra edge to hidden while replication runs (R37).
+pub const HIDDEN_DISK: &str = "hidden disk";
+/// Name of the extra edge to the secondary disk while replication runs (R37).
+pub const SECONDARY_DISK: &str = "secondary disk";
+/// How long a forward may take by default (R100).
+pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a `replication` node is made of.
+pub struct Options {
+    /// Its `node-name`, for events.
+    pub node: String,
+    /// `mode`.
+    pub role: Role,
+    /// `top-id`, verbatim (R9); a secondary has one, a primary has none.
+    pub top_id: Option<String>,
+    /// Whether the node is open for writing (R17).
+    pub writable: bool,
+    /// `x-ai-forward-timeout`: how long the primary waits for the peer (R100).
+    pub forward_timeout: Duration,
+}
+
+/// The `replication` driver. `engine` reaches it by [`Replication::of`].
+pub struct Replication {
+    options: Options,
+    ports: Ports,
+    stage: Cell<Stage>,
+    latch: Latch,
+    file: Rc<Child>,
+    buffers: RefCell<Option<Buffers>>,
+    commit: Commit,
+}
+
+/// The extra edges of a secondary while replication runs.
+#[derive(Clone)]
+struct Buffers {
+    hidden: Rc<Child>,
+    secondary: Rc<Child>,
+}
+
+/// Which way a request goes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    /// To the peer, as long as nothing was lost.
+    Forward,
+    /// Nowhere: the peer has lost a write already. Answered as if it had been sent.
+    Swallow,
+    /// Through active.
+    Active,
+    /// Through active; writes to the secondary disk as well.
+    Both,
+    /// Writes go to active where the overlays hold something, else to the secondary disk.
+    Split,
+    /// Through `file`, which is the secondary disk now.
+    File,
+    /// Refused (R18 to R20).
+    Refuse,
+}
+
+impl Replication {
+    /// A filter over `file`, not started.
+    pub fn new(options: Options, file: Rc<Child>, ports: Ports, events: EventSink) -> Replication {
+        let latch = Latch::new(options.node.clone(), events);
+        Replication {
+            options,
+            ports,
+            stage: Cell::new(Stage::NotStarted),
+            latch,
+            file,
+            buffers: RefCell::new(None),
+            commit: Commit::new(),
+        }
+    }
+
+    /// The filter that `node` is, if it is one.
+    pub fn of(node: &Node) -> Option<&Replication> {
+        node.driver().capabilities().any?.downcast_ref()
+    }
+
+    /// Which side it serves.
+    pub fn role(&self) -> Role {
+        self.options.role
+    }
+
+    /// `top-id`, verbatim.
+    pub fn top_id(&self) -> Option<&str> {
+        self.options.top_id.as_deref()
+    }
+
+    /// How far replication has come.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// Enters `stage`. In a drained section, except from `Failover` to `FailoverFailed` and back.
+    pub fn set_stage(&self, stage: Stage) {
+        self.stage.set(stage);
+    }
+
+    /// The first error since the latch was last cleared.
+    pub fn first_error(&self) -> Option<Latched> {
+        self.latch.get()
+    }
+
+    /// Remembers `error` and reports it, unless one is remembered already.
+    pub fn latch(&self, error: Error) {
+        self.latch.set(error, self.ports.runtime.wall_clock());
+    }
+
+    /// Forgets the remembered error.
+    pub fn clear_error(&self) {
+        self.latch.clear();
+    }
+
+    /// The edge to what it filters: the peer, or active, or in the end the secondary disk.
+    pub fn file(&self) -> &Rc<Child> {
+        &self.file
+    }
+
+    /// Takes the edges to hidden and the secondary disk (R37). Make them with
+    /// [`HIDDEN_DISK`], [`SECONDARY_DISK`] and [`ChildRole::Data`].
+    pub fn attach(&self, hidden: Rc<Child>, secondary: Rc<Child>) {
+        self.buffers.replace(Some(Buffers { hidden, secondary }));
+    }
+
+    /// Gives them back; nothing if there are none.
+    pub fn detach(&self) -> Vec<Rc<Child>> {
+        let buffers = self.buffers.take();
+        buffers.map_or_else(Vec::new, |b| vec![b.hidden, b.secondary])
+    }
+
+    /// Records FAILOVER durably in hidden, then in active, with all they hold (R86). Nothing to do
+    /// for overlays that cannot record it.
+    ///
+    /// # Errors
+    ///
+    /// What the overlay says; a crash then leaves its contents unknown, or resumable.
+    pub async fn record_failover(&self) -> Result<(), Error> {
+        self.record(OverlayStage::Failover).await
+    }
+
+    /// Makes the secondary disk durable, then records in hidden, then in active, that nothing has to
+    /// be committed any more. In the drained section that ends with active replaced: a crash before
+    /// the last step resumes a commit that has nothing left to change.
+    ///
+    /// # Errors
+    ///
+    /// What the disk or the overlay says; the commit then has failed and may be retried.
+    pub async fn record_done(&self) -> Result<(), Error> {
+        self.buffers()?.secondary.flush().await?;
+        self.record(OverlayStage::Clean).await
+    }
+
+    async fn record(&self, stage: OverlayStage) -> Result<(), Error> {
+        let buffers = self.buffers()?;
+        for child in [&buffers.hidden, &self.file] {
+            let node = child.node()?;
+            if let Some(overlay) = node.driver().capabilities().overlay_state {
+                overlay.set_stage(stage).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn buffers(&self) -> Result<Buffers, Error> {
+        self.buffers.borrow().clone().ok_or_else(|| {
+            let message = "hidden and secondary disk are not attached";
+            Error::with_message(ErrorKind::ShuttingDown, message)
+        })
+    }
+
+    /// Which way a read goes; a primary's child is never read (R19).
+    fn read_path(&self) -> Path {
+        match (self.role(), self.stage()) {
+            (Role::Primary, _) | (Role::Secondary, Stage::NotStarted) => Path::Refuse,
+            (Role::Secondary, Stage::Done) => Path::File,
+            (Role::Secondary, _) => Path::Active,
+        }
+    }
+
+    /// Which way a change goes.
+    fn write_path(&self) -> Path {
+        match (self.role(), self.stage()) {
+            (_, Stage::NotStarted) | (Role::Primary, Stage::Done) => Path::Refuse,
+            (Role::Primary, Stage::Running) => Path::Forward,
+            (Role::Primary, _) => Path::Swallow,
+            (Role::Secondary, Stage::Running | Stage::OutOfSync | Stage::Unprotected) => {
+                Path::Active
+            }
+            (Role::Secondary, Stage::Failover) => Path::Both,
+            (Role::Secondary, Stage::FailoverFailed) => Path::Split,
+            (Role::Secondary, Stage::Done) => Path::File,
+        }
+    }
+
+    fn refused(&self) -> Error {
+        let message = match (self.role(), self.stage()) {
+            (Role::Primary, Stage::Running | Stage::OutOfSync) => {
+                "a primary's replication node is only written to"
+            }
+            (_, Stage::NotStarted) => "replication has not been started",
+            (_, _) => "replication has ended",
+        };
+        Error::with_message(ErrorKind::Io, message)
+    }
+}
+
+impl Driver for Replication {
+    fn name(&self) -> &'static str {
+        "replication"
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = self.file.node().map(|node| node.limits());
+        let limits = limits.unwrap_or(Limits::of_length(0));
+        // A secondary's write is durable when both its disks have been flushed.
+        Limits {
+            fua: limits.fua && self.role() == Role::Primary,
+            ..limits
+        }
+    }
+
+    fn read(&self, range: ByteRange) -> Answer<'_, Bytes> {
+        if self.read_path() == Path::Refuse {
+            return Box::pin(std::future::ready(Err(self.refused())));
+        }
+        Box::pin(self.file.read(range))
+    }
+
+    fn write(&self, offset: u64, data: Bytes, flags: WriteFlags) -> Answer<'_, ()> {
+        self.change(view::Change::Write(offset, data, flags))
+    }
+
+    fn write_zeroes(&self, range: ByteRange, flags: ZeroFlags) -> Answer<'_, ()> {
+        self.change(view::Change::Zero(range, flags))
+    }
+
+    fn discard(&self, range: ByteRange) -> Answer<'_, ()> {
+        self.change(view::Change::Discard(range))
+    }
+
+    fn flush(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            match self.write_path() {
+                Path::Forward => {
+                    self.forward((Op::Flush, ByteRange::between(0, 0)), self.file.flush())
+                        .await
+                }
+                // Nothing was sent, so there is nothing to make durable.
+                Path::Swallow | Path::Refuse => Ok(()),
+                Path::Active | Path::File => self.file.flush().await,
+                Path::Both | Path::Split => self.flush_both().await,
+            }
+        })
+    }
+
+    fn block_status(&self, range: ByteRange) -> Answer<'_, Vec<Extent>> {
+        Box::pin(self.file.block_status(range))
+    }
+
+    fn children(&self) -> Vec<Rc<Child>> {
+        let mut children = vec![Rc::clone(&self.file)];
+        if let Some(buffers) = &*self.buffers.borrow() {
+            children.extend([Rc::clone(&buffers.hidden), Rc::clone(&buffers.secondary)]);
+        }
+        children
+    }
+
+    /// R17, R18: reading through `file` only, writing everywhere; nobody may resize.
+    fn child_permissions(&self, child: &Child, _above: Shares) -> Shares {
+        let mut used = Permissions::NONE;
+        if child.role() == ChildRole::Filtered {
+            used |= Permissions::CONSISTENT_READ;
+        }
+        if self.options.writable {
+            used |= Permissions::WRITE;
+        }
+        Shares {
+            used,
+            shared: Permissions::CONSISTENT_READ
+                | Permissions::WRITE
+                | Permissions::WRITE_UNCHANGED,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        let any: &dyn Any = self;
+        Capabilities {
+            replication: Some(self),
+            any: Some(any),
+            ..Capabilities::default()
+        }
+    }
+}
+
+impl ReplicationFilter for Replication {
+    fn is_primary(&self) -> bool {
+        self.role() == Role::Primary
+    }
+}
