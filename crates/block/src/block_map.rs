@@ -81,6 +81,41 @@ impl BlockMap {
         std::mem::replace(self, BlockMap::new(self.blocks))
     }
 
+    /// Adds the members of `other`. Costs its chunks in use; a chunk that is new here just moves.
+    pub fn absorb(&mut self, other: BlockMap) {
+        for (index, theirs) in other.chunks.into_iter().enumerate() {
+            let (Some(theirs), Some(slot)) = (theirs, self.chunks.get_mut(index)) else {
+                continue;
+            };
+            let Some(ours) = slot else {
+                self.set = self.set.saturating_add(theirs.set);
+                *slot = Some(theirs);
+                continue;
+            };
+            let before = ours.set;
+            ours.set = 0;
+            for (word, more) in ours.words.iter_mut().zip(theirs.words) {
+                *word |= more;
+                ours.set = ours.set.saturating_add(u64::from(word.count_ones()));
+            }
+            self.set = self.set.saturating_add(ours.set).saturating_sub(before);
+        }
+    }
+
+    /// Membership of the 64 blocks from `first` (a multiple of 64) on, the lowest bit first.
+    pub fn word(&self, first: u64) -> u64 {
+        let (chunk, word, _) = place(first);
+        let words = self.chunk(chunk).map(|c| &c.words);
+        words.and_then(|w| w.get(word)).copied().unwrap_or(0)
+    }
+
+    /// Adds those of the 64 blocks from `first` (a multiple of 64) on whose bit is set.
+    pub fn insert_word(&mut self, first: u64, bits: u64) {
+        let (chunk, word, _) = place(first);
+        let within = mask(0, self.blocks.saturating_sub(first).min(WORD_BITS));
+        self.update_word((chunk, word), |old| old | (bits & within));
+    }
+
     /// The first run of equal membership within `range`: whether its blocks are in the set, and
     /// where it ends. An empty range gives `(false, range.start)`.
     pub fn run(&self, range: Range<u64>) -> (bool, u64) {
@@ -229,6 +264,26 @@ mod tests {
         map.insert(90..u64::MAX);
         assert_eq!(map.len(), 10);
         assert!(!map.contains(100));
+    }
+
+    #[test]
+    fn words_carry_a_map_over_and_absorbing_joins_two() {
+        let mut map = BlockMap::new(5000);
+        map.insert(60..70);
+        map.insert(4999..5000);
+        let mut copy = BlockMap::new(4999);
+        for first in (0..5000).step_by(64) {
+            copy.insert_word(first, map.word(first));
+        }
+        assert!(copy.members().flatten().eq(60..70));
+        assert_eq!(copy.len(), 10);
+        copy.insert(0..1);
+        map.absorb(copy);
+        assert_eq!(
+            map.members().collect::<Vec<_>>(),
+            [0..1, 60..70, 4999..5000]
+        );
+        assert_eq!(map.len(), 12);
     }
 
     proptest! {

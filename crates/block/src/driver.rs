@@ -135,6 +135,8 @@ impl Limits {
 pub struct Capabilities<'a> {
     /// Dropping everything an overlay holds.
     pub make_empty: Option<&'a dyn MakeEmpty>,
+    /// Changing the length.
+    pub resize: Option<&'a dyn Resize>,
     /// Recording how far replication has come in an overlay.
     pub overlay_state: Option<&'a dyn OverlayState>,
     /// Copy-before-write's checkpoint.
@@ -165,6 +167,16 @@ pub trait MakeEmpty {
     }
 }
 
+/// A node whose length can be changed: a file, and formats that let theirs grow.
+pub trait Resize {
+    /// Changes the length to `length` bytes. New bytes read as zeroes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a device of fixed length.
+    fn resize(&self, length: u64) -> Answer<'_, ()>;
+}
+
 /// How far replication has come, as recorded in an overlay's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverlayStage {
@@ -192,6 +204,12 @@ pub trait CopyBeforeWrite {
     /// Forgets what was saved: from now on every block is saved again before its first write. The
     /// caller has drained the node; no copy is in flight.
     fn reset(&self);
+
+    /// Resolves when no copy is in flight. A copy may outlive the write that began it (a write that
+    /// was dropped or timed out), so that a drained node may still have one.
+    fn settle(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// The first copy that failed since the last reset, if any.
     fn first_error(&self) -> Option<Error>;

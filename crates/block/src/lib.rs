@@ -36,7 +36,7 @@ pub use child::Child;
 pub use copy_plan::CopyPlan;
 pub use driver::{
     Answer, Capabilities, CopyBeforeWrite, Driver, DynamicChildren, Limits, MakeEmpty,
-    OverlayStage, OverlayState, ReplicationFilter, Yank, default_child_permissions,
+    OverlayStage, OverlayState, ReplicationFilter, Resize, Yank, default_child_permissions,
 };
 pub use error::{Error, ErrorKind, Op};
 pub use gate::{Gate, Hold, Pass};
