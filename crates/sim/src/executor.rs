@@ -138,6 +138,11 @@ impl Executor {
         self.core.now.get()
     }
 
+    /// Resolves when `duration` has passed.
+    pub fn sleep(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {
+        life::sleep(&self.core, duration)
+    }
+
     /// Wakes `waker` at `deadline`; there is no taking it back.
     pub fn wake_at(&self, deadline: Duration, waker: &Waker) {
         self.core.set_timer(deadline, waker.clone());

@@ -19,3 +19,5 @@ pub mod executor;
 
 pub mod disk;
 pub mod medium;
+
+pub mod network;

@@ -112,17 +112,22 @@ impl Runtime for Life {
     }
 
     fn sleep(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {
-        let core = Rc::clone(&self.core);
-        let deadline = self.core.now().saturating_add(duration);
-        Box::pin(async move {
-            let mut timer = Timer { core, key: None };
-            poll_fn(move |cx| timer.poll(deadline, cx)).await;
-        })
+        sleep(&self.core, duration)
     }
 
     fn wall_clock(&self) -> Duration {
         EPOCH.saturating_add(self.core.now())
     }
+}
+
+/// Resolves when `duration` has passed; dropping it takes the timer back.
+pub(super) fn sleep(core: &Rc<Core>, duration: Duration) -> LocalBoxFuture<'static, ()> {
+    let core = Rc::clone(core);
+    let deadline = core.now().saturating_add(duration);
+    Box::pin(async move {
+        let mut timer = Timer { core, key: None };
+        poll_fn(move |cx| timer.poll(deadline, cx)).await;
+    })
 }
 
 /// A timer that is taken back when dropped.
