@@ -20,6 +20,13 @@
 #![forbid(unsafe_code)]
 
 mod errno;
+mod inbox;
+mod outbox;
+pub mod server;
+#[cfg(test)]
+mod testing;
+mod want;
 pub mod wire;
 
 pub use errno::Errno;
+pub use want::Want;

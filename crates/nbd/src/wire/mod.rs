@@ -35,6 +35,9 @@ pub use request::{CommandCode, Cookie, RequestHeader};
 pub use response::{Chunk, ChunkHeader, ChunkKind, Extent, ReplyMagic, SimpleReply};
 pub use text::{ExportName, MAX_STRING, display_text};
 
+pub(crate) use reply::bounded;
+pub(crate) use response::RawChunk;
+
 /// A message that breaks the protocol; the text says what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

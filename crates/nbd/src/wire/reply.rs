@@ -365,7 +365,7 @@ impl OptionReply {
 }
 
 /// At most the longest string the protocol allows, cut at a character.
-pub(super) fn bounded(text: &str) -> &str {
+pub(crate) fn bounded(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_STRING))
         .unwrap_or("")
 }
