@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::packages::Policy;
 use crate::suites::Count;
-use crate::{shell, suites, tidy};
+use crate::{deny, fuzz, mutants, shell, suites, tidy, trace};
 
 /// The wish for the whole run. A slower one is pointed out, not failed: hosts differ.
 const WISH: Duration = Duration::from_mins(15);
@@ -21,8 +21,12 @@ type Step = (&'static str, fn() -> Result<()>);
 const STEPS: &[Step] = &[
     ("fmt", fmt),
     ("tidy", tidy::run),
+    ("trace", trace::run),
+    ("deny", deny::run),
     ("clippy", clippy),
     ("doc", doc),
+    ("fuzz", fuzz::smoke),
+    ("mutants", mutants),
 ];
 
 /// Runs all steps. The last line printed is the count of the tests.
@@ -59,6 +63,15 @@ fn clippy() -> Result<()> {
         "warnings",
     ];
     shell::run(&mut shell::cargo(&args))
+}
+
+/// Until there is a folder of them, there is none to plant.
+fn mutants() -> Result<()> {
+    if shell::root().join("mutants").is_dir() {
+        mutants::run(None)
+    } else {
+        Ok(())
+    }
 }
 
 fn doc() -> Result<()> {

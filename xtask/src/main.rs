@@ -12,10 +12,16 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod deny;
+mod fuzz;
+mod mutants;
 mod packages;
+mod problem;
 mod shell;
 mod suites;
 mod tidy;
+mod trace;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -52,6 +58,23 @@ enum Command {
         #[arg(long, value_name = "WORD")]
         hash: Option<String>,
     },
+    /// Finds every MUST of docs/spec that no code or no test cites.
+    Trace,
+    /// Checks licences, duplicates and sources of dependencies.
+    Deny,
+    /// Plants the faults of mutants/ and sees that the named test finds each.
+    Mutants {
+        /// Only this one: the name of its patch, without the ending.
+        name: Option<String>,
+    },
+    /// Feeds the parsers of hostile bytes.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, env = "FUZZ_SECONDS", default_value_t = fuzz::SECONDS)]
+        seconds: u32,
+        /// Only this one.
+        target: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,6 +89,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Tidy { hash: None } => report(&tidy::run()),
+        Command::Trace => report(&trace::run()),
+        Command::Deny => report(&deny::run()),
+        Command::Mutants { name } => report(&mutants::run(name.as_deref())),
+        Command::Fuzz { seconds, target } => report(&fuzz::run(target.as_deref(), seconds)),
     }
 }
 

@@ -19,6 +19,23 @@ pub(crate) fn root() -> PathBuf {
         .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
+/// Where cargo puts what it builds for the workspace.
+pub(crate) fn target() -> Result<PathBuf> {
+    let metadata = capture(&mut cargo(&[
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+    ]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let target = metadata
+        .get("target_directory")
+        .and_then(serde_json::Value::as_str);
+    target
+        .map(PathBuf::from)
+        .context("cargo metadata names no target directory")
+}
+
 /// A `cargo` of the same toolchain, started at the root.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -71,8 +71,8 @@ fn suites(runner_args: &[String]) -> Vec<Command> {
 /// How many tests ended which way.
 #[derive(Debug, Default)]
 pub(crate) struct Count {
-    passed: u64,
-    failed: u64,
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
     /// A runner was not content: a test failed, or the tests did not even compile.
     broken: bool,
 }
@@ -97,7 +97,7 @@ impl Count {
     ///
     /// Where nextest has summed up, that counts alone: it repeats what failed tests printed, and
     /// among that is a result line of each.
-    fn of(lines: &[String]) -> Self {
+    pub(crate) fn of(lines: &[String]) -> Self {
         let mut summaries = lines.iter().filter_map(|line| {
             line.trim_start()
                 .strip_prefix("Summary [")?

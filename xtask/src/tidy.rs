@@ -14,47 +14,16 @@ mod history;
 mod os_names;
 mod sizes;
 mod source;
-mod tree;
 mod words;
 
-use std::fmt;
+use anyhow::Result;
 
-use anyhow::{Result, bail};
-
+use crate::problem;
 use crate::shell;
+use crate::tree::Tree;
 use source::Source;
-use tree::Tree;
 
 pub(crate) use words::hash;
-
-/// Something that must be mended before the change can land.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// A file, with its line where there is one, or a commit.
-    place: String,
-    what: String,
-}
-
-impl Problem {
-    /// A problem of a whole file, a folder or a commit.
-    pub(crate) fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self {
-            place: place.into(),
-            what: what.into(),
-        }
-    }
-
-    /// A problem at a line, counted from 1.
-    pub(crate) fn at(path: &str, line: usize, what: impl Into<String>) -> Self {
-        Self::new(format!("{path}:{line}"), what)
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)
-    }
-}
 
 /// Runs every check over the working tree and the history, prints what they find.
 pub(crate) fn run() -> Result<()> {
@@ -76,11 +45,5 @@ pub(crate) fn run() -> Result<()> {
     problems.extend(history::check(&history::read()?));
 
     print!("{summary}");
-    for problem in &problems {
-        println!("{problem}");
-    }
-    match problems.len() {
-        0 => Ok(()),
-        number => bail!("{number} problem(s), listed above"),
-    }
+    problem::verdict(&problems)
 }

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use syn::visit::{self, Visit};
 use syn::{Item, LitStr};
 
-use super::Problem;
 use super::source::Source;
-use super::tree::Tree;
+use crate::problem::Problem;
+use crate::tree::Tree;
 
 const FOLDER: &str = "crates/drivers/src/";
 const PAGES: &str = "docs/reference/drivers/";

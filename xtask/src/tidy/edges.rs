@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::Problem;
-use super::tree::Tree;
+use crate::problem::Problem;
 use crate::shell;
+use crate::tree::Tree;
 
 /// Crates that do no I/O, read no clock and know no runtime.
 const CORES: &[&str] = &["block", "journal", "nbd", "qmp", "replication", "stream"];

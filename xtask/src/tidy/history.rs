@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::Problem;
 use super::words;
+use crate::problem::Problem;
 use crate::shell;
 
 const SUBJECT_CHARS: usize = 72;

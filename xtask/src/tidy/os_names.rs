@@ -7,8 +7,8 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{ItemFn, ItemMod, ItemUse, Macro, Path, UseTree};
 
-use super::Problem;
 use super::source::{Source, is_test};
+use crate::problem::Problem;
 
 /// What only `drivers::os` may name: a path is one of these, or goes on from one.
 const NAMES: &[&str] = &[
@@ -136,7 +136,7 @@ impl<'ast> Visit<'ast> for Walk {
 #[cfg(test)]
 mod tests {
     use super::{Source, check};
-    use crate::tidy::tree::Tree;
+    use crate::tree::Tree;
 
     fn said(path: &str, text: &str) -> Vec<String> {
         let tree = Tree::of(&[(path, text)]);

@@ -19,8 +19,8 @@ use syn::{
     UseTree,
 };
 
-use super::Problem;
 use super::source::{Source, is_test, lines};
+use crate::problem::Problem;
 
 const FUNCTION_LINES: usize = 70;
 const MOST_FUNCTIONS_LINES: usize = 35;
@@ -230,7 +230,7 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::{Problem, Source, Summary, check};
-    use crate::tidy::tree::Tree;
+    use crate::tree::Tree;
 
     fn said(path: &str, text: &str) -> Vec<String> {
         let tree = Tree::of(&[(path, text)]);

@@ -4,8 +4,8 @@ use proc_macro2::Span;
 use syn::spanned::Spanned;
 use syn::{Attribute, Item, Meta};
 
-use super::Problem;
-use super::tree::{Text, Tree};
+use crate::problem::Problem;
+use crate::tree::{Text, Tree};
 
 /// One Rust file of the project.
 pub(crate) struct Source<'a> {

@@ -5,8 +5,8 @@
 //! does not put into the tree what it keeps out of it. `cargo xtask tidy --hash NAME` prints the
 //! line to add.
 
-use super::Problem;
-use super::tree::Text;
+use crate::problem::Problem;
+use crate::tree::Text;
 
 /// Texts that are not ours to word.
 const FOREIGN: &[&str] = &[

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::Problem;
+use crate::problem::Problem;
 use crate::shell;
 
 /// What git keeps is kept for ever, in every clone.
