@@ -145,6 +145,8 @@ pub struct Capabilities<'a> {
     pub dynamic_children: Option<&'a dyn DynamicChildren>,
     /// A connection that can be cut from outside, so that nothing waits for a dead peer.
     pub yank: Option<&'a dyn Yank>,
+    /// A medium locked against other programs.
+    pub image_locks: Option<&'a dyn ImageLocks>,
     /// Replication: the filter whose stage `engine` moves.
     pub replication: Option<&'a dyn ReplicationFilter>,
     /// A driver-specific view for those above that know the type.
@@ -242,6 +244,17 @@ pub trait DynamicChildren {
 pub trait Yank {
     /// Cuts the connection; pending requests fail at once.
     fn yank(&self);
+}
+
+/// A medium that other programs may open too, and that is locked by what the graph does with it.
+pub trait ImageLocks {
+    /// Takes over what all parents of the node together use, and what all of them share. The graph
+    /// calls this before it lets a parent have more, and after it took something away.
+    ///
+    /// # Errors
+    ///
+    /// Another program uses the medium in a way that contradicts this. Nothing has changed then.
+    fn permissions_changed(&self, shares: Shares) -> Answer<'_, ()>;
 }
 
 /// A `replication` node, as `engine` sees it. The concrete type is reached through

@@ -35,7 +35,7 @@ pub use buffer::{BUFFER_ALIGNMENT, Buffer, is_zero, zeroes};
 pub use child::Child;
 pub use copy_plan::CopyPlan;
 pub use driver::{
-    Answer, Capabilities, CopyBeforeWrite, Driver, DynamicChildren, Limits, MakeEmpty,
+    Answer, Capabilities, CopyBeforeWrite, Driver, DynamicChildren, ImageLocks, Limits, MakeEmpty,
     OverlayStage, OverlayState, ReplicationFilter, Resize, Yank, default_child_permissions,
 };
 pub use error::{Error, ErrorKind, Op};
