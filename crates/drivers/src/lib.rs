@@ -6,6 +6,9 @@
 #![deny(unsafe_code)]
 
 pub mod event;
+pub mod host;
+pub mod os;
 pub mod ports;
 
+pub mod file;
 pub mod replication;

@@ -135,6 +135,9 @@ pub trait Files {
 
 /// An open file or block device. All requests may be in flight at once.
 ///
+/// Offsets and lengths are multiples of [`FileInfo::alignment`], except that a write may end at any
+/// byte that is, or becomes, the end of the file. Memory may lie anywhere.
+///
 /// Cancel safety: dropping an answer leaves the operation running; its memory belongs to it until
 /// the kernel has answered.
 pub trait File {
@@ -144,7 +147,7 @@ pub trait File {
     /// Reads up to `length` bytes; shorter only at the end of the file.
     fn read_at(&self, offset: u64, length: usize) -> LocalBoxFuture<'_, io::Result<Bytes>>;
 
-    /// Writes all of `data`.
+    /// Writes all of `data`; past the end of the file it grows.
     fn write_at(&self, offset: u64, data: Bytes) -> LocalBoxFuture<'_, io::Result<()>>;
 
     /// Makes a range read as zeroes, as a hole where `may_unmap` and the file system can.
@@ -169,7 +172,7 @@ pub trait File {
     /// Reopens it writable or not, under the same locks.
     fn set_writable(&self, writable: bool) -> LocalBoxFuture<'_, io::Result<()>>;
 
-    /// Bytes allocated on the medium, if it can tell.
+    /// Bytes allocated on the medium now, if it can tell.
     fn allocated_bytes(&self) -> Option<u64>;
 }
 
@@ -178,7 +181,7 @@ pub trait File {
 pub struct FileInfo {
     /// Length in bytes.
     pub length: u64,
-    /// Offsets, lengths and memory must be multiples of this (1 unless direct).
+    /// Offsets and lengths must be multiples of this (1 unless direct).
     pub alignment: u64,
     /// Whether it is a block device.
     pub is_device: bool,

@@ -1,0 +1,122 @@
+//! The ports of a data thread, by tokio, `io_uring` and the kernel. Nothing outside names any of
+//! them.
+//!
+//! ```text
+//! data thread: tokio current_thread runtime + LocalSet
+//!  ├── sockets, timers          epoll
+//!  ├── ring                     direct I/O; inside this thread, no hand-over
+//!  ├── short buffered I/O       at once, where it cannot block
+//!  └── pool of threads          whatever may block
+//! ```
+
+mod file;
+mod lock;
+mod network;
+mod pool;
+mod ring;
+mod runtime;
+
+use crate::ports::Ports;
+use file::HostFiles;
+use network::HostNetwork;
+use pool::Pool;
+use ring::Ring;
+use runtime::{HostRandom, HostRuntime};
+use std::cell::OnceCell;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+
+/// What the ports of one data thread have in common.
+struct Shared {
+    pool: Pool,
+    /// Set up when first needed; `None` if there is no ring to be had.
+    ring: OnceCell<Option<Ring>>,
+}
+
+impl Shared {
+    /// The ring, unless there is none to be had; the pool does its work then.
+    fn ring(&self) -> Option<Ring> {
+        let ring = self.ring.get_or_init(|| match Ring::new() {
+            Ok(ring) => Some(ring),
+            Err(error) => {
+                tracing::warn!(%error, "io_uring is not to be had; a pool of threads takes its place");
+                None
+            }
+        });
+        ring.clone()
+    }
+}
+
+/// The ports of this thread. Call within [`run`] or [`run_data_thread`].
+pub fn ports() -> Ports {
+    let shared = Rc::new(Shared {
+        pool: Pool::new(),
+        ring: OnceCell::new(),
+    });
+    Ports {
+        runtime: Rc::new(HostRuntime::new()),
+        files: Rc::new(HostFiles::new(shared)),
+        network: Rc::new(HostNetwork),
+        random: Rc::new(HostRandom),
+    }
+}
+
+/// Makes the calling thread a data thread until `body` has ended. Tasks it left behind are dropped.
+///
+/// # Errors
+///
+/// If the host has no room for an event loop (descriptors, memory).
+pub fn run<F, Fut>(body: F) -> io::Result<Fut::Output>
+where
+    F: FnOnce(Ports) -> Fut,
+    Fut: Future,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let tasks = tokio::task::LocalSet::new();
+    let result = tasks.block_on(&runtime, async { body(ports()).await });
+    // Tasks before the runtime whose timers and sockets they hold.
+    runtime.block_on(async { drop(tasks) });
+    Ok(result)
+}
+
+/// Starts a data thread called `name` that runs `body` to its end.
+///
+/// # Errors
+///
+/// If the host has no room for another thread.
+pub fn run_data_thread<F, Fut>(name: &str, body: F) -> io::Result<DataThread<Fut::Output>>
+where
+    F: FnOnce(Ports) -> Fut + Send + 'static,
+    Fut: Future<Output: Send + 'static>,
+{
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let thread = thread.spawn(move || run(body))?;
+    Ok(DataThread { thread })
+}
+
+/// A running data thread. Dropping the handle lets it run on.
+#[derive(Debug)]
+pub struct DataThread<T> {
+    thread: JoinHandle<io::Result<T>>,
+}
+
+impl<T> DataThread<T> {
+    /// Waits, blocking, until the thread has ended.
+    ///
+    /// # Errors
+    ///
+    /// If it could not set up its event loop, or panicked.
+    pub fn join(self) -> io::Result<T> {
+        let panicked = |_| io::Error::other("a data thread panicked");
+        self.thread.join().map_err(panicked)?
+    }
+
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
