@@ -11,7 +11,7 @@ use crate::host::block_error;
 use crate::ports::{Aio, File, FileOptions, Locking, Ports};
 use block::{
     Answer, Buffer, ByteRange, Capabilities, Driver, Error, ErrorKind, Extent, ImageLocks, Limits,
-    Shares, WriteFlags, ZeroFlags,
+    Resize, Shares, WriteFlags, ZeroFlags,
 };
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
@@ -285,6 +285,7 @@ impl Driver for FileDriver {
     fn capabilities(&self) -> Capabilities<'_> {
         Capabilities {
             image_locks: Some(self),
+            resize: Some(self),
             ..Capabilities::default()
         }
     }
@@ -314,6 +315,18 @@ impl ImageLocks for FileDriver {
         Box::pin(async move {
             let locked = self.file.relock(shares).await;
             locked.map_err(|error| block_error(&error))
+        })
+    }
+}
+
+impl Resize for FileDriver {
+    fn resize(&self, length: u64) -> Answer<'_, ()> {
+        Box::pin(async move {
+            if self.file.info().is_device {
+                let message = "a block device has the length it has";
+                return Err(Error::with_message(ErrorKind::Unsupported, message));
+            }
+            self.change(self.file.set_length(length)).await
         })
     }
 }
