@@ -1,8 +1,5 @@
-//! COLO block replication as pure decisions: roles, stages, groups, commit and write split.
 //!
 //! ```text
-//! command ─▶ group (several disks, all or nothing) ─▶ stage (one disk's table) ─▶ actions
-//! request ─▶ io (which way it goes) ─▶ split, commit (how)
 //! failure ─▶ latch (what status says) ─▶ answer (what a command is told)
 //! ```
 //!
@@ -14,9 +11,17 @@
 mod stage;
 
 mod action;
+mod answer;
+mod io;
+mod latch;
 
 pub use action::{
     Action, CHECKPOINT, CLOSE_IN_FAILOVER, CLOSE_KEEPING, FAILOVER, FINISH, OnFailure,
     RECORD_AGAIN, RESUME, START, STOP, Task,
 };
+pub use answer::{
+    Answer, CLASS, Command, FailoverWithEnable, Filter, SetReplication, answer, refusal,
+};
+pub use io::{OnLoss, Path, PeerPath, Request, path, peer_path};
+pub use latch::{Failure, Latch, Status};
 pub use stage::{Cause, ErrorChange, Input, Refused, Role, Stage, Transition, step};

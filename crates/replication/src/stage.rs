@@ -135,7 +135,7 @@ pub struct Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// Start: replication runs, or its failover failed.
-    #[error("replication has been started before and has not ended in a way that allows a start")]
+    #[error("replication runs already, or its failover failed")]
     AlreadyStarted,
     /// Start: the other side was asked for.
     #[error("this node needs mode '{own}', but mode '{asked}' was asked for")]
