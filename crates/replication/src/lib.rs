@@ -14,6 +14,7 @@ mod action;
 mod answer;
 mod io;
 mod latch;
+mod split;
 
 pub use action::{
     Action, CHECKPOINT, CLOSE_IN_FAILOVER, CLOSE_KEEPING, FAILOVER, FINISH, OnFailure,
@@ -24,4 +25,5 @@ pub use answer::{
 };
 pub use io::{OnLoss, Path, PeerPath, Request, path, peer_path};
 pub use latch::{Failure, Latch, Status};
+pub use split::{NoAnswer, Run, Split, Target};
 pub use stage::{Cause, ErrorChange, Input, Refused, Role, Stage, Transition, step};
