@@ -1,5 +1,6 @@
 //!
 //! ```text
+//! command ─▶ group (several disks, all or nothing) ─▶ stage (one disk's table) ─▶ actions
 //! failure ─▶ latch (what status says) ─▶ answer (what a command is told)
 //! ```
 //!
@@ -12,6 +13,7 @@ mod stage;
 
 mod action;
 mod answer;
+mod group;
 mod io;
 mod latch;
 mod split;
@@ -23,6 +25,7 @@ pub use action::{
 pub use answer::{
     Answer, CLASS, Command, FailoverWithEnable, Filter, SetReplication, answer, refusal,
 };
+pub use group::{Member, Operation, Step, Trouble};
 pub use io::{OnLoss, Path, PeerPath, Request, path, peer_path};
 pub use latch::{Failure, Latch, Status};
 pub use split::{NoAnswer, Run, Split, Target};

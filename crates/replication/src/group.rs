@@ -1,0 +1,569 @@
+//! One command on its way over several disks.
+//!
+//! ```text
+//! start, checkpoint, stop     hold ─▶ action 1 on every disk ─▶ action 2 on every disk ─▶ … ─▶
+//!                             enter the stage on every disk ─▶ release
+//! failover                    the same without the barrier; a disk that fails leaves the list
+//! ```
+//!
+//! All-or-nothing contract: start, checkpoint and stop are refused as a whole if one disk refuses
+//! them, and undone on all disks if one fails. Every action that can fail and be undone has
+//! succeeded on all disks before the switch ([`Action::EmptyBuffers`]) is made on the first.
+//!
+//! Failover contract: it proceeds on every disk that can, and every error is returned.
+//!
+//! Order contract: newest disk first, as QEMU does.
+//!
+//! Driving it: `while let Some(step) = operation.poll_step() { operation.report(do(step)) }`.
+//! Reports about a disk (a writer lost, a commit done) that arrive meanwhile are served after it;
+//! what protects data at once (a primary that has lost a write sends no further one) does not
+//! wait for the stage.
+//!
+//! Source: `docs/spec/replication.md`, section "Several disks".
+
+use crate::action::{Action, OnFailure, Task};
+use crate::stage::{ErrorChange, Input, Refused, Role, Stage, Transition, step};
+use std::collections::VecDeque;
+
+/// A replication filter that takes part in an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member<K> {
+    /// How the caller names it.
+    pub disk: K,
+    /// Its side.
+    pub role: Role,
+    /// Its stage now.
+    pub stage: Stage,
+}
+
+/// The next thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<K> {
+    /// Hold admission to all exports of all members' disks and drain what is in flight, views
+    /// included; bounded in time. If it fails, nothing is held.
+    Hold,
+    /// Carry out an action.
+    Act(K, Action),
+    /// The member is in this stage from now on.
+    Enter(K, Stage),
+    /// Change the member's latched error; [`ErrorChange::Latch`] means the last error reported
+    /// for it.
+    Error(K, ErrorChange),
+    /// Let requests in again.
+    Release,
+}
+
+/// Something that went wrong in an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble<K, E> {
+    /// The disk does not accept the command in its stage.
+    Refused(K, Refused),
+    /// An action failed.
+    Failed(K, Action, E),
+    /// The barrier could not be reached in time.
+    NotDrained(E),
+}
+
+/// A command or report on its way.
+#[derive(Clone, Debug)]
+pub struct Operation<K, E> {
+    members: Vec<Member<K>>,
+    queue: VecDeque<Queued<K>>,
+    current: Option<Queued<K>>,
+    done: Vec<(K, Action)>,
+    is_held: bool,
+    troubles: Vec<Trouble<K, E>>,
+}
+
+#[derive(Clone, Debug)]
+struct Queued<K> {
+    step: Step<K>,
+    on_failure: OnFailure,
+}
+
+impl<K: Clone + PartialEq, E> Operation<K, E> {
+    /// Begins `input` on `members`, given in order of creation.
+    ///
+    /// # Errors
+    ///
+    /// The refusals, newest disk first, if any disk refuses and the input is not a failover;
+    /// nothing has changed then.
+    pub fn begin(
+        input: Input,
+        members: Vec<Member<K>>,
+    ) -> Result<Operation<K, E>, Vec<Trouble<K, E>>> {
+        let mut operation = Operation {
+            members,
+            queue: VecDeque::new(),
+            current: None,
+            done: Vec::new(),
+            is_held: false,
+            troubles: Vec::new(),
+        };
+        operation.members.reverse();
+        let rows = operation.rows(input);
+        if input != Input::Failover && !operation.troubles.is_empty() {
+            return Err(operation.troubles);
+        }
+        operation.plan(input, &rows);
+        Ok(operation)
+    }
+
+    /// What to do next, the same until it is reported; `None` at the end.
+    pub fn poll_step(&mut self) -> Option<Step<K>> {
+        if self.current.is_none() {
+            self.current = self.queue.pop_front();
+        }
+        self.current.as_ref().map(|queued| queued.step.clone())
+    }
+
+    /// The step of [`Operation::poll_step`] has been carried out, or has failed.
+    pub fn report(&mut self, result: Result<(), E>) {
+        let Some(Queued { step, on_failure }) = self.current.take() else {
+            return;
+        };
+        match (step, result) {
+            (Step::Act(disk, action), Ok(())) => self.done.push((disk, action)),
+            (Step::Act(disk, action), Err(error)) => {
+                let trouble = Trouble::Failed(disk.clone(), action, error);
+                self.troubles.push(trouble);
+                self.recover(disk, action, on_failure);
+            }
+            (Step::Hold, Ok(())) => self.is_held = true,
+            (Step::Hold, Err(error)) => {
+                self.troubles.push(Trouble::NotDrained(error));
+                self.queue.clear();
+            }
+            (Step::Enter(disk, stage), _) => {
+                let members = self.members.iter_mut().filter(|m| m.disk == disk);
+                members.for_each(|member| member.stage = stage);
+            }
+            (Step::Error(..), _) => {}
+            (Step::Release, _) => self.is_held = false,
+        }
+    }
+
+    /// What came of it.
+    ///
+    /// # Errors
+    ///
+    /// Everything that went wrong, in order.
+    pub fn finish(self) -> Result<(), Vec<Trouble<K, E>>> {
+        if self.troubles.is_empty() {
+            Ok(())
+        } else {
+            Err(self.troubles)
+        }
+    }
+
+    /// The rows of the members that accept `input`; the others' refusals become troubles.
+    fn rows(&mut self, input: Input) -> Vec<(K, Stage, Transition)> {
+        let mut rows = Vec::new();
+        for member in &self.members {
+            match step(member.role, member.stage, input) {
+                Ok(row) => rows.push((member.disk.clone(), member.stage, row)),
+                Err(refused) => {
+                    let refusal = Trouble::Refused(member.disk.clone(), refused);
+                    self.troubles.push(refusal);
+                }
+            }
+        }
+        rows
+    }
+
+    fn plan(&mut self, input: Input, rows: &[(K, Stage, Transition)]) {
+        let longest = rows.iter().map(|(_, _, row)| row.tasks.len()).max();
+        let longest = longest.unwrap_or(0);
+        let needs_barrier = longest > 0 && has_barrier(input);
+        if needs_barrier {
+            self.queue.push_back(unfailing(Step::Hold));
+        }
+        for index in 0..longest {
+            let nth = rows
+                .iter()
+                .filter_map(|(disk, _, row)| row.tasks.get(index).map(|task| act(disk, *task)));
+            self.queue.extend(nth);
+        }
+        for (disk, stage, row) in rows {
+            self.queue.extend(conclusion(disk, *stage, *row));
+        }
+        if needs_barrier {
+            self.queue.push_back(unfailing(Step::Release));
+        }
+    }
+
+    fn recover(&mut self, disk: K, failed: Action, on_failure: OnFailure) {
+        match on_failure {
+            OnFailure::GoOn => {}
+            OnFailure::Leave(input) => {
+                self.queue.retain(|queued| queued.disk() != Some(&disk));
+                let detour = self.detour(&disk, input);
+                for queued in detour.into_iter().rev() {
+                    self.queue.push_front(queued);
+                }
+            }
+            OnFailure::Undo(input) => {
+                self.queue.clear();
+                let detour = self.detour(&disk, input);
+                self.done.push((disk, failed));
+                let undone = std::mem::take(&mut self.done);
+                let undoing = undone.into_iter().rev().filter_map(|(disk, action)| {
+                    let step = Step::Act(disk, action.undone_by()?);
+                    Some(unfailing(step))
+                });
+                self.queue.extend(undoing);
+                self.queue.extend(detour);
+                if self.is_held {
+                    self.queue.push_back(unfailing(Step::Release));
+                }
+            }
+        }
+    }
+
+    /// What one disk does on its own after a failure.
+    fn detour(&mut self, disk: &K, input: Input) -> Vec<Queued<K>> {
+        let Some(member) = self.members.iter().find(|member| &member.disk == disk) else {
+            return Vec::new();
+        };
+        match step(member.role, member.stage, input) {
+            Ok(row) => {
+                let mut steps: Vec<_> = row.tasks.iter().map(|task| act(disk, *task)).collect();
+                steps.extend(conclusion(disk, member.stage, row));
+                steps
+            }
+            Err(refused) => {
+                self.troubles.push(Trouble::Refused(disk.clone(), refused));
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl<K> Queued<K> {
+    fn disk(&self) -> Option<&K> {
+        match &self.step {
+            Step::Act(disk, _) | Step::Enter(disk, _) | Step::Error(disk, _) => Some(disk),
+            Step::Hold | Step::Release => None,
+        }
+    }
+}
+
+/// Whether `input` must find every disk at one instant. A failover must not wait for a drain: its
+/// first action closes the writers out, and readers may go on throughout.
+fn has_barrier(input: Input) -> bool {
+    match input {
+        Input::Start(_) | Input::Checkpoint | Input::Stop | Input::Close => true,
+        Input::Failover
+        | Input::StartFailed
+        | Input::CheckpointFailed
+        | Input::StopFailed
+        | Input::FenceFailed
+        | Input::CommitDone
+        | Input::CommitFailed
+        | Input::WriterLost
+        | Input::ProtectionLost
+        | Input::ForwardLost
+        | Input::Resume => false,
+    }
+}
+
+fn act<K: Clone>(disk: &K, task: Task) -> Queued<K> {
+    Queued {
+        step: Step::Act(disk.clone(), task.action),
+        on_failure: task.on_failure,
+    }
+}
+
+fn unfailing<K>(step: Step<K>) -> Queued<K> {
+    Queued {
+        step,
+        on_failure: OnFailure::GoOn,
+    }
+}
+
+/// The stage and error change at the end of a row; nothing where nothing changes.
+fn conclusion<K: Clone>(disk: &K, stage: Stage, row: Transition) -> Vec<Queued<K>> {
+    let enter = (row.next != stage).then(|| Step::Enter(disk.clone(), row.next));
+    let error = (row.error != ErrorChange::Keep).then(|| Step::Error(disk.clone(), row.error));
+    enter.into_iter().chain(error).map(unfailing).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+    use std::collections::BTreeMap;
+
+    fn member(disk: &'static str, role: Role, stage: Stage) -> Member<&'static str> {
+        Member { disk, role, stage }
+    }
+
+    fn secondaries(stage: Stage) -> Vec<Member<&'static str>> {
+        vec![
+            member("old", Role::Secondary, stage),
+            member("new", Role::Secondary, stage),
+        ]
+    }
+
+    /// Runs the operation; what `fails` matches fails. One line a step, then the troubles.
+    fn transcript(
+        input: Input,
+        members: Vec<Member<&'static str>>,
+        fails: &[(&str, Action)],
+    ) -> String {
+        let mut lines = Vec::new();
+        let result = Operation::begin(input, members).and_then(|mut operation| {
+            while let Some(step) = operation.poll_step() {
+                let failed = matches!(&step, Step::Act(disk, action)
+                    if fails.contains(&(disk, *action)));
+                let mark = if failed { " FAILS" } else { "" };
+                lines.push(format!("{}{mark}", line(&step)));
+                operation.report(if failed { Err("broken") } else { Ok(()) });
+            }
+            operation.finish()
+        });
+        for trouble in result.err().into_iter().flatten() {
+            lines.push(match trouble {
+                Trouble::Refused(disk, refused) => format!("refused by {disk}: {refused}"),
+                Trouble::Failed(disk, action, _) => format!("error: {action:?} of {disk}"),
+                Trouble::NotDrained(_) => "error: not drained".to_string(),
+            });
+        }
+        lines.join("\n")
+    }
+
+    fn line(step: &Step<&'static str>) -> String {
+        match step {
+            Step::Hold => "hold".into(),
+            Step::Act(disk, action) => format!("{disk}: {action:?}"),
+            Step::Enter(disk, stage) => format!("{disk}: enter {stage:?}"),
+            Step::Error(disk, change) => format!("{disk}: error {change:?}"),
+            Step::Release => "release".into(),
+        }
+    }
+
+    #[track_caller]
+    fn check(
+        input: Input,
+        members: Vec<Member<&'static str>>,
+        fails: &[(&str, Action)],
+        expected: &Expect,
+    ) {
+        expected.assert_eq(&transcript(input, members, fails));
+    }
+
+    #[test]
+    fn a_start_that_fails_on_one_disk_is_undone_on_all() {
+        check(
+            Input::Start(Role::Secondary),
+            secondaries(Stage::NotStarted),
+            &[("old", Action::BlockTop)],
+            &expect![[r"
+                hold
+                new: ValidateChain
+                old: ValidateChain
+                new: ReopenWritable
+                old: ReopenWritable
+                new: AttachBuffers
+                old: AttachBuffers
+                new: BlockTop
+                old: BlockTop FAILS
+                old: UnblockTop
+                new: UnblockTop
+                old: DetachBuffers
+                new: DetachBuffers
+                old: RestoreReadOnly
+                new: RestoreReadOnly
+                release
+                error: BlockTop of old"]],
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_switches_all_disks_between_hold_and_release() {
+        check(
+            Input::Checkpoint,
+            secondaries(Stage::Running),
+            &[],
+            &expect![[r"
+                hold
+                new: PrepareEmpty
+                old: PrepareEmpty
+                new: EmptyBuffers
+                old: EmptyBuffers
+                release"]],
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_prepared_on_one_disk_switches_none() {
+        check(
+            Input::Checkpoint,
+            secondaries(Stage::Running),
+            &[("old", Action::PrepareEmpty)],
+            &expect![[r"
+                hold
+                new: PrepareEmpty
+                old: PrepareEmpty FAILS
+                old: AbandonEmpty
+                new: AbandonEmpty
+                old: error Latch
+                release
+                error: PrepareEmpty of old"]],
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_that_one_disk_refuses_is_refused_for_all() {
+        let mut members = secondaries(Stage::Running);
+        members[0].stage = Stage::OutOfSync;
+        check(
+            Input::Checkpoint,
+            members,
+            &[],
+            &expect![
+                "refused by old: the peer's writes may be incomplete: stop replication or fail over"
+            ],
+        );
+    }
+
+    #[test]
+    fn a_failover_proceeds_on_every_disk_and_returns_every_error() {
+        let mut members = secondaries(Stage::Running);
+        members.push(member("idle", Role::Secondary, Stage::NotStarted));
+        check(
+            Input::Failover,
+            members,
+            &[
+                ("new", Action::RecordFailover),
+                ("old", Action::FenceWriters),
+            ],
+            &expect![[r"
+                new: FenceWriters
+                old: FenceWriters FAILS
+                old: enter OutOfSync
+                old: error Latch
+                new: RecordFailover FAILS
+                new: RecordFailover FAILS
+                new: enter FailoverFailed
+                new: error Latch
+                refused by idle: replication is not running
+                error: FenceWriters of old
+                error: RecordFailover of new
+                error: RecordFailover of new"]],
+        );
+    }
+
+    #[test]
+    fn a_stop_that_cannot_tidy_up_still_ends() {
+        check(
+            Input::Stop,
+            vec![member("disk", Role::Secondary, Stage::Running)],
+            &[("disk", Action::MarkOverlaysIdle)],
+            &expect![[r"
+                hold
+                disk: PrepareEmpty
+                disk: EmptyBuffers
+                disk: RemoveCopyBeforeWrite
+                disk: MarkOverlaysIdle FAILS
+                disk: UnblockTop
+                disk: DetachBuffers
+                disk: RestoreReadOnly
+                disk: enter Done
+                disk: error Clear
+                release
+                error: MarkOverlaysIdle of disk"]],
+        );
+    }
+
+    #[test]
+    fn a_start_after_promotion_starts_only_the_new_filter() {
+        let members = vec![
+            member("promoted", Role::Secondary, Stage::Done),
+            member("fresh", Role::Primary, Stage::NotStarted),
+        ];
+        check(
+            Input::Start(Role::Primary),
+            members,
+            &[],
+            &expect![[r"
+            fresh: enter Running
+            fresh: error Clear"]],
+        );
+    }
+
+    #[test]
+    fn without_disks_every_command_succeeds() {
+        for input in [Input::Start(Role::Primary), Input::Checkpoint, Input::Stop] {
+            assert_eq!(transcript(input, Vec::new(), &[]), "");
+        }
+    }
+
+    #[test]
+    fn a_barrier_that_is_not_reached_leaves_everything_as_it_was() {
+        let mut operation =
+            Operation::begin(Input::Checkpoint, secondaries(Stage::Running)).unwrap();
+        assert_eq!(operation.poll_step(), Some(Step::Hold));
+        operation.report(Err("5 s have passed"));
+        assert_eq!(operation.poll_step(), None);
+        assert_eq!(
+            operation.finish(),
+            Err(vec![Trouble::NotDrained("5 s have passed")])
+        );
+    }
+
+    /// Every single failure of every all-or-nothing command: either both disks have got to the
+    /// next stage, or both are where they were and everything done before the switch is undone.
+    #[test]
+    fn whatever_fails_both_disks_end_in_the_same_stage() {
+        let commands = [
+            (Input::Start(Role::Secondary), Stage::NotStarted),
+            (Input::Checkpoint, Stage::Running),
+            (Input::Stop, Stage::Running),
+        ];
+        for (input, stage) in commands {
+            let row = step(Role::Secondary, stage, input).unwrap();
+            for task in row.tasks {
+                for failing in ["old", "new"] {
+                    let text = transcript(input, secondaries(stage), &[(failing, task.action)]);
+                    let entered = text.matches("enter").count();
+                    let undone = matches!(task.on_failure, OnFailure::Undo(_));
+                    let expected = if undone || input == Input::Checkpoint {
+                        0
+                    } else {
+                        2
+                    };
+                    assert_eq!(entered, expected, "{text}");
+                    assert_eq!(
+                        text.matches("hold").count(),
+                        text.matches("release").count()
+                    );
+                    let balance = open_actions(&text);
+                    assert!(!undone || balance.is_empty(), "{text}\nleft: {balance:?}");
+                }
+            }
+        }
+    }
+
+    /// Actions of a transcript that were done, can be undone, and were not.
+    fn open_actions(text: &str) -> BTreeMap<(String, String), i32> {
+        let mut open = BTreeMap::new();
+        let undone_by: BTreeMap<String, String> = crate::START
+            .iter()
+            .filter_map(|task| {
+                let undo = task.action.undone_by()?;
+                Some((format!("{undo:?}"), format!("{:?}", task.action)))
+            })
+            .collect();
+        let actions = text.lines().filter(|line| !line.starts_with("error"));
+        for (disk, action) in actions.filter_map(|line| line.split_once(": ")) {
+            let action = action.trim_end_matches(" FAILS").to_string();
+            if let Some(done) = undone_by.get(&action) {
+                open.remove(&(disk.to_string(), done.clone()));
+            } else if undone_by.values().any(|done| *done == action) {
+                open.insert((disk.to_string(), action), 1);
+            }
+        }
+        open
+    }
+}
