@@ -1,6 +1,8 @@
+//! COLO block replication as pure decisions: roles, stages, groups, commit and write split.
 //!
 //! ```text
 //! command ─▶ group (several disks, all or nothing) ─▶ stage (one disk's table) ─▶ actions
+//! request ─▶ io (which way it goes) ─▶ split, commit (how)
 //! failure ─▶ latch (what status says) ─▶ answer (what a command is told)
 //! ```
 //!
@@ -13,6 +15,7 @@ mod stage;
 
 mod action;
 mod answer;
+pub mod commit;
 mod group;
 mod io;
 mod latch;
@@ -25,6 +28,7 @@ pub use action::{
 pub use answer::{
     Answer, CLASS, Command, FailoverWithEnable, Filter, SetReplication, answer, refusal,
 };
+pub use commit::Commit;
 pub use group::{Member, Operation, Step, Trouble};
 pub use io::{OnLoss, Path, PeerPath, Request, path, peer_path};
 pub use latch::{Failure, Latch, Status};
