@@ -65,7 +65,8 @@ pub enum Action {
     /// Make data and maps of both overlays durable, then record FAILOVER in hidden, then in
     /// active. Active's record is the witness: with it a restart resumes the commit.
     RecordFailover,
-    /// Start the job that commits active and hidden into the secondary disk.
+    /// Start the job that commits active and hidden into the secondary disk. The filter is in its
+    /// new stage already, and no request that began before is in flight: the job would miss it.
     StartCommit,
     /// Wait, bounded, for the commit to end; halt it where it stands if it does not. If it ends,
     /// [`Input::CommitDone`] or [`Input::CommitFailed`] is served first.
@@ -80,6 +81,26 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether the action needs the view and the peer's writes held and drained: it changes what a
+    /// request would meet half-way.
+    #[must_use]
+    pub fn needs_quiet(self) -> bool {
+        match self {
+            AttachBuffers
+            | DetachBuffers
+            | InsertCopyBeforeWrite
+            | RemoveCopyBeforeWrite
+            | PrepareEmpty
+            | AbandonEmpty
+            | EmptyBuffers
+            | RecordDone
+            | SwapInSecondary => true,
+            ValidateChain | ReopenWritable | RestoreReadOnly | BlockTop | UnblockTop
+            | MarkOverlaysRunning | MarkOverlaysIdle | FlushBuffers | FenceWriters
+            | RecordFailover | StartCommit | AwaitCommit | FlushSecondary => false,
+        }
+    }
+
     /// The action that takes this one back, if anything needs to be.
     ///
     /// ```text
@@ -168,15 +189,17 @@ pub const STOP: &[Task] = &[
     go_on(RestoreReadOnly),
 ];
 
-/// Failover: no write of the peer arrives any more, then the decision is durable, then the commit
-/// begins. Every action may be repeated: a retry runs the same list.
+/// Failover: no write of the peer arrives any more, then the decision is durable. Every action may
+/// be repeated: a retry runs the same list.
 pub const FAILOVER: &[Task] = &[
     leave(FenceWriters, Input::FenceFailed),
     leave(RecordFailover, Input::CommitFailed),
     leave(RemoveCopyBeforeWrite, Input::CommitFailed),
     go_on(UnblockTop),
-    leave(StartCommit, Input::CommitFailed),
 ];
+
+/// What follows once the filter is in failover.
+pub const COMMIT: &[Task] = &[leave(StartCommit, Input::CommitFailed)];
 
 /// The commit has copied everything. Until both records are durable the overlays still count.
 pub const FINISH: &[Task] = &[
@@ -195,7 +218,6 @@ pub const RESUME: &[Task] = &[
     undo(ReopenWritable, Input::StartFailed),
     undo(AttachBuffers, Input::StartFailed),
     undo(FenceWriters, Input::StartFailed),
-    leave(StartCommit, Input::CommitFailed),
 ];
 
 /// Close while a commit runs: it ends in time, or can be resumed.
@@ -232,11 +254,12 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fmt::Write;
 
-    const LISTS: [(&str, &[Task]); 9] = [
+    const LISTS: [(&str, &[Task]); 10] = [
         ("START", START),
         ("CHECKPOINT", CHECKPOINT),
         ("STOP", STOP),
         ("FAILOVER", FAILOVER),
+        ("COMMIT", COMMIT),
         ("FINISH", FINISH),
         ("RECORD_AGAIN", RECORD_AGAIN),
         ("RESUME", RESUME),
@@ -252,56 +275,56 @@ mod tests {
             for task in tasks {
                 let undone_by = task.action.undone_by();
                 let undone_by = undone_by.map(|a| format!(" (undone by {a:?})"));
-                writeln!(
-                    actual,
-                    "  {:?}: {:?}{}",
-                    task.action,
-                    task.on_failure,
-                    undone_by.unwrap_or_default()
-                )
-                .unwrap();
+                let undone_by = undone_by.unwrap_or_default();
+                let quiet = if task.action.needs_quiet() {
+                    "quiet, "
+                } else {
+                    ""
+                };
+                let (action, failure) = (task.action, task.on_failure);
+                writeln!(actual, "  {action:?}: {quiet}{failure:?}{undone_by}").unwrap();
             }
         }
         expect![[r"
             START
               ValidateChain: Undo(StartFailed)
               ReopenWritable: Undo(StartFailed) (undone by RestoreReadOnly)
-              AttachBuffers: Undo(StartFailed) (undone by DetachBuffers)
+              AttachBuffers: quiet, Undo(StartFailed) (undone by DetachBuffers)
               BlockTop: Undo(StartFailed) (undone by UnblockTop)
-              InsertCopyBeforeWrite: Undo(StartFailed) (undone by RemoveCopyBeforeWrite)
-              PrepareEmpty: Undo(StartFailed) (undone by AbandonEmpty)
+              InsertCopyBeforeWrite: quiet, Undo(StartFailed) (undone by RemoveCopyBeforeWrite)
+              PrepareEmpty: quiet, Undo(StartFailed) (undone by AbandonEmpty)
               MarkOverlaysRunning: Undo(StartFailed) (undone by MarkOverlaysIdle)
-              EmptyBuffers: Undo(StartFailed)
+              EmptyBuffers: quiet, Undo(StartFailed)
             CHECKPOINT
-              PrepareEmpty: Undo(CheckpointFailed) (undone by AbandonEmpty)
-              EmptyBuffers: Undo(CheckpointFailed)
+              PrepareEmpty: quiet, Undo(CheckpointFailed) (undone by AbandonEmpty)
+              EmptyBuffers: quiet, Undo(CheckpointFailed)
             STOP
-              PrepareEmpty: Undo(StopFailed) (undone by AbandonEmpty)
-              EmptyBuffers: Undo(StopFailed)
-              RemoveCopyBeforeWrite: GoOn
+              PrepareEmpty: quiet, Undo(StopFailed) (undone by AbandonEmpty)
+              EmptyBuffers: quiet, Undo(StopFailed)
+              RemoveCopyBeforeWrite: quiet, GoOn
               MarkOverlaysIdle: GoOn
               UnblockTop: GoOn
-              DetachBuffers: GoOn
+              DetachBuffers: quiet, GoOn
               RestoreReadOnly: GoOn
             FAILOVER
               FenceWriters: Leave(FenceFailed)
               RecordFailover: Leave(CommitFailed)
-              RemoveCopyBeforeWrite: Leave(CommitFailed)
+              RemoveCopyBeforeWrite: quiet, Leave(CommitFailed)
               UnblockTop: GoOn
+            COMMIT
               StartCommit: Leave(CommitFailed)
             FINISH
               FlushSecondary: Leave(CommitFailed)
-              RecordDone: Leave(CommitFailed)
-              SwapInSecondary: Leave(CommitFailed)
-              DetachBuffers: GoOn
+              RecordDone: quiet, Leave(CommitFailed)
+              SwapInSecondary: quiet, Leave(CommitFailed)
+              DetachBuffers: quiet, GoOn
               RestoreReadOnly: GoOn
             RECORD_AGAIN
               RecordFailover: GoOn
             RESUME
               ReopenWritable: Undo(StartFailed) (undone by RestoreReadOnly)
-              AttachBuffers: Undo(StartFailed) (undone by DetachBuffers)
+              AttachBuffers: quiet, Undo(StartFailed) (undone by DetachBuffers)
               FenceWriters: Undo(StartFailed)
-              StartCommit: Leave(CommitFailed)
             CLOSE_IN_FAILOVER
               AwaitCommit: GoOn
               FlushBuffers: GoOn

@@ -1,9 +1,8 @@
 //! One command on its way over several disks.
 //!
 //! ```text
-//! start, checkpoint, stop     hold ─▶ action 1 on every disk ─▶ action 2 on every disk ─▶ … ─▶
-//!                             enter the stage on every disk ─▶ release
-//! failover                    the same without the barrier; a disk that fails leaves the list
+//! action 1 on every disk ─▶ … ─▶ hold ─▶ the first action that needs quiet on every disk ─▶ … ─▶
+//! enter the stage on every disk ─▶ release ─▶ what follows the stage
 //! ```
 //!
 //! All-or-nothing contract: start, checkpoint and stop are refused as a whole if one disk refuses
@@ -105,7 +104,7 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
         if input != Input::Failover && !operation.troubles.is_empty() {
             return Err(operation.troubles);
         }
-        operation.plan(input, &rows);
+        operation.plan(&rows);
         Ok(operation)
     }
 
@@ -132,7 +131,7 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
             (Step::Hold, Ok(())) => self.is_held = true,
             (Step::Hold, Err(error)) => {
                 self.troubles.push(Trouble::NotDrained(error));
-                self.queue.clear();
+                self.give_up_hold();
             }
             (Step::Enter(disk, stage), _) => {
                 let members = self.members.iter_mut().filter(|m| m.disk == disk);
@@ -171,25 +170,68 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
         rows
     }
 
-    fn plan(&mut self, input: Input, rows: &[(K, Stage, Transition)]) {
+    fn plan(&mut self, rows: &[(K, Stage, Transition)]) {
         let longest = rows.iter().map(|(_, _, row)| row.tasks.len()).max();
-        let longest = longest.unwrap_or(0);
-        let needs_barrier = longest > 0 && has_barrier(input);
-        if needs_barrier {
-            self.queue.push_back(unfailing(Step::Hold));
-        }
-        for index in 0..longest {
-            let nth = rows
+        let mut holds = false;
+        for index in 0..longest.unwrap_or(0) {
+            let nth: Vec<_> = rows
                 .iter()
-                .filter_map(|(disk, _, row)| row.tasks.get(index).map(|task| act(disk, *task)));
+                .filter_map(|(disk, _, row)| row.tasks.get(index).map(|task| act(disk, *task)))
+                .collect();
+            if !holds && nth.iter().any(Queued::needs_quiet) {
+                holds = true;
+                self.queue.push_back(unfailing(Step::Hold));
+            }
             self.queue.extend(nth);
         }
         for (disk, stage, row) in rows {
             self.queue.extend(conclusion(disk, *stage, *row));
         }
-        if needs_barrier {
+        if holds {
             self.queue.push_back(unfailing(Step::Release));
         }
+        for (disk, _, row) in rows {
+            self.queue
+                .extend(row.then.iter().map(|task| act(disk, *task)));
+        }
+    }
+
+    /// The barrier was not reached: what comes after it cannot be done.
+    fn give_up_hold(&mut self) {
+        let ahead: Vec<_> = self
+            .queue
+            .iter()
+            .filter_map(|queued| match &queued.step {
+                Step::Act(disk, _) => Some((disk.clone(), queued.on_failure)),
+                Step::Hold | Step::Enter(..) | Step::Error(..) | Step::Release => None,
+            })
+            .collect();
+        self.queue.clear();
+        match ahead.first() {
+            Some((_, OnFailure::Undo(_))) => self.undo(),
+            Some((_, OnFailure::Leave(_) | OnFailure::GoOn)) | None => {
+                let mut left: Vec<K> = Vec::new();
+                for (disk, on_failure) in ahead {
+                    if let OnFailure::Leave(input) = on_failure
+                        && !left.contains(&disk)
+                    {
+                        let detour = self.detour(&disk, input);
+                        self.queue.extend(detour);
+                        left.push(disk);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues the undoing of everything done so far, newest first.
+    fn undo(&mut self) {
+        let undone = std::mem::take(&mut self.done);
+        let undoing = undone.into_iter().rev().filter_map(|(disk, action)| {
+            let step = Step::Act(disk, action.undone_by()?);
+            Some(unfailing(step))
+        });
+        self.queue.extend(undoing);
     }
 
     fn recover(&mut self, disk: K, failed: Action, on_failure: OnFailure) {
@@ -206,12 +248,7 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
                 self.queue.clear();
                 let detour = self.detour(&disk, input);
                 self.done.push((disk, failed));
-                let undone = std::mem::take(&mut self.done);
-                let undoing = undone.into_iter().rev().filter_map(|(disk, action)| {
-                    let step = Step::Act(disk, action.undone_by()?);
-                    Some(unfailing(step))
-                });
-                self.queue.extend(undoing);
+                self.undo();
                 self.queue.extend(detour);
                 if self.is_held {
                     self.queue.push_back(unfailing(Step::Release));
@@ -229,6 +266,7 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
             Ok(row) => {
                 let mut steps: Vec<_> = row.tasks.iter().map(|task| act(disk, *task)).collect();
                 steps.extend(conclusion(disk, member.stage, row));
+                steps.extend(row.then.iter().map(|task| act(disk, *task)));
                 steps
             }
             Err(refused) => {
@@ -240,30 +278,15 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
 }
 
 impl<K> Queued<K> {
+    fn needs_quiet(&self) -> bool {
+        matches!(&self.step, Step::Act(_, action) if action.needs_quiet())
+    }
+
     fn disk(&self) -> Option<&K> {
         match &self.step {
             Step::Act(disk, _) | Step::Enter(disk, _) | Step::Error(disk, _) => Some(disk),
             Step::Hold | Step::Release => None,
         }
-    }
-}
-
-/// Whether `input` must find every disk at one instant. A failover must not wait for a drain: its
-/// first action closes the writers out, and readers may go on throughout.
-fn has_barrier(input: Input) -> bool {
-    match input {
-        Input::Start(_) | Input::Checkpoint | Input::Stop | Input::Close => true,
-        Input::Failover
-        | Input::StartFailed
-        | Input::CheckpointFailed
-        | Input::StopFailed
-        | Input::FenceFailed
-        | Input::CommitDone
-        | Input::CommitFailed
-        | Input::WriterLost
-        | Input::ProtectionLost
-        | Input::ForwardLost
-        | Input::Resume => false,
     }
 }
 
@@ -294,6 +317,9 @@ mod tests {
     use expect_test::{Expect, expect};
     use std::collections::BTreeMap;
 
+    /// Given as what fails: the barrier.
+    const HOLD_FAILS: &[(&str, Action)] = &[("", Action::ValidateChain)];
+
     fn member(disk: &'static str, role: Role, stage: Stage) -> Member<&'static str> {
         Member { disk, role, stage }
     }
@@ -314,8 +340,11 @@ mod tests {
         let mut lines = Vec::new();
         let result = Operation::begin(input, members).and_then(|mut operation| {
             while let Some(step) = operation.poll_step() {
-                let failed = matches!(&step, Step::Act(disk, action)
-                    if fails.contains(&(disk, *action)));
+                let failed = match &step {
+                    Step::Act(disk, action) => fails.contains(&(disk, *action)),
+                    Step::Hold => fails == HOLD_FAILS,
+                    Step::Enter(..) | Step::Error(..) | Step::Release => false,
+                };
                 let mark = if failed { " FAILS" } else { "" };
                 lines.push(format!("{}{mark}", line(&step)));
                 operation.report(if failed { Err("broken") } else { Ok(()) });
@@ -359,11 +388,11 @@ mod tests {
             secondaries(Stage::NotStarted),
             &[("old", Action::BlockTop)],
             &expect![[r"
-                hold
                 new: ValidateChain
                 old: ValidateChain
                 new: ReopenWritable
                 old: ReopenWritable
+                hold
                 new: AttachBuffers
                 old: AttachBuffers
                 new: BlockTop
@@ -447,6 +476,8 @@ mod tests {
                 new: RecordFailover FAILS
                 new: enter FailoverFailed
                 new: error Latch
+                hold
+                release
                 refused by idle: replication is not running
                 error: FenceWriters of old
                 error: RecordFailover of new
@@ -500,15 +531,117 @@ mod tests {
     }
 
     #[test]
-    fn a_barrier_that_is_not_reached_leaves_everything_as_it_was() {
-        let mut operation =
-            Operation::begin(Input::Checkpoint, secondaries(Stage::Running)).unwrap();
-        assert_eq!(operation.poll_step(), Some(Step::Hold));
-        operation.report(Err("5 s have passed"));
-        assert_eq!(operation.poll_step(), None);
-        assert_eq!(
-            operation.finish(),
-            Err(vec![Trouble::NotDrained("5 s have passed")])
+    fn a_start_whose_barrier_is_not_reached_is_undone() {
+        check(
+            Input::Start(Role::Secondary),
+            secondaries(Stage::NotStarted),
+            HOLD_FAILS,
+            &expect![[r"
+                new: ValidateChain
+                old: ValidateChain
+                new: ReopenWritable
+                old: ReopenWritable
+                hold FAILS
+                old: RestoreReadOnly
+                new: RestoreReadOnly
+                error: not drained"]],
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_whose_barrier_is_not_reached_changes_nothing() {
+        check(
+            Input::Checkpoint,
+            secondaries(Stage::Running),
+            HOLD_FAILS,
+            &expect![[r"
+                hold FAILS
+                error: not drained"]],
+        );
+    }
+
+    #[test]
+    fn a_failover_is_recorded_before_the_view_is_held_and_commits_after_its_release() {
+        check(
+            Input::Failover,
+            secondaries(Stage::Running),
+            &[],
+            &expect![[r"
+                new: FenceWriters
+                old: FenceWriters
+                new: RecordFailover
+                old: RecordFailover
+                hold
+                new: RemoveCopyBeforeWrite
+                old: RemoveCopyBeforeWrite
+                new: UnblockTop
+                old: UnblockTop
+                new: enter Failover
+                new: error Clear
+                old: enter Failover
+                old: error Clear
+                release
+                new: StartCommit
+                old: StartCommit"]],
+        );
+    }
+
+    #[test]
+    fn a_failover_whose_barrier_is_not_reached_can_be_tried_again() {
+        check(
+            Input::Failover,
+            vec![member("disk", Role::Secondary, Stage::Running)],
+            HOLD_FAILS,
+            &expect![[r"
+                disk: FenceWriters
+                disk: RecordFailover
+                hold FAILS
+                disk: RecordFailover
+                disk: enter FailoverFailed
+                disk: error Latch
+                error: not drained"]],
+        );
+    }
+
+    #[test]
+    fn a_commit_that_cannot_start_leaves_a_failed_failover() {
+        check(
+            Input::Failover,
+            vec![member("disk", Role::Secondary, Stage::Running)],
+            &[("disk", Action::StartCommit)],
+            &expect![[r"
+                disk: FenceWriters
+                disk: RecordFailover
+                hold
+                disk: RemoveCopyBeforeWrite
+                disk: UnblockTop
+                disk: enter Failover
+                disk: error Clear
+                release
+                disk: StartCommit FAILS
+                disk: RecordFailover
+                disk: enter FailoverFailed
+                disk: error Latch
+                error: StartCommit of disk"]],
+        );
+    }
+
+    #[test]
+    fn a_finished_commit_is_recorded_and_swapped_in_while_the_view_is_held() {
+        check(
+            Input::CommitDone,
+            vec![member("disk", Role::Secondary, Stage::Failover)],
+            &[],
+            &expect![[r"
+                disk: FlushSecondary
+                hold
+                disk: RecordDone
+                disk: SwapInSecondary
+                disk: DetachBuffers
+                disk: RestoreReadOnly
+                disk: enter Done
+                disk: error Clear
+                release"]],
         );
     }
 

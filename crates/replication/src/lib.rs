@@ -22,7 +22,7 @@ mod latch;
 mod split;
 
 pub use action::{
-    Action, CHECKPOINT, CLOSE_IN_FAILOVER, CLOSE_KEEPING, FAILOVER, FINISH, OnFailure,
+    Action, CHECKPOINT, CLOSE_IN_FAILOVER, CLOSE_KEEPING, COMMIT, FAILOVER, FINISH, OnFailure,
     RECORD_AGAIN, RESUME, START, STOP, Task,
 };
 pub use answer::{

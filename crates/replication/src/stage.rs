@@ -24,7 +24,8 @@
 //!
 //! Stage contract: the actions of a [`Transition`] are carried out in order while the filter stays
 //! in its old stage; when all of them have succeeded it enters `next`. So a stage is never
-//! reported before what it promises is true. What a failed action leads to stands with the action.
+//! reported before what it promises is true. Only what needs the new stage (the commit) is started
+//! after it. What a failed action leads to stands with the action.
 //!
 //! Source: `docs/spec/replication.md`, section "Stages".
 
@@ -115,6 +116,8 @@ pub struct Transition {
     pub next: Stage,
     /// What then happens to the latched error.
     pub error: ErrorChange,
+    /// What to do once the stage is entered.
+    pub then: &'static [Task],
 }
 
 /// The input is not accepted; nothing has changed.
@@ -253,7 +256,7 @@ fn command(stage: Stage, input: Input) -> Result<Transition, Cause> {
         (S::NotStarted, I::Failover) => return Err(Cause::NotRunning),
         // The loss of the peer is what a failover answers: from here on it is no error any more.
         // Copying is idempotent, so a commit that failed is simply begun again.
-        (_, I::Failover) => run(action::FAILOVER, S::Failover, Clear),
+        (_, I::Failover) => commit(action::FAILOVER, Clear),
         (_, _) => return Err(Cause::NotRunning),
     };
     Ok(row)
@@ -265,7 +268,7 @@ fn opened_or_closed(stage: Stage, input: Input) -> Result<Transition, Cause> {
     use Stage as S;
 
     let row = match (stage, input) {
-        (S::NotStarted, Input::Resume) => run(action::RESUME, S::Failover, Keep),
+        (S::NotStarted, Input::Resume) => commit(action::RESUME, Keep),
         (_, Input::Resume) => return Err(Cause::Unexpected),
         (S::Running, _) => run(action::STOP, S::Done, Clear),
         // The overlays hold the only copy of the last checkpoint: keep them.
@@ -307,7 +310,20 @@ fn report(stage: Stage, input: Input) -> Result<Transition, Cause> {
 }
 
 const fn run(tasks: &'static [Task], next: Stage, error: ErrorChange) -> Transition {
-    Transition { tasks, next, error }
+    Transition {
+        tasks,
+        next,
+        error,
+        then: &[],
+    }
+}
+
+/// A row that ends in failover and then commits.
+const fn commit(tasks: &'static [Task], error: ErrorChange) -> Transition {
+    Transition {
+        then: action::COMMIT,
+        ..run(tasks, Stage::Failover, error)
+    }
 }
 
 const fn to(next: Stage, error: ErrorChange) -> Transition {
@@ -407,17 +423,17 @@ mod tests {
             Running        + Start(Secondary) refused: AlreadyStarted
             Running        + Checkpoint       -> Running Keep CHECKPOINT
             Running        + Stop             -> Done Clear STOP
-            Running        + Failover         -> Failover Clear FAILOVER
+            Running        + Failover         -> Failover Clear FAILOVER then COMMIT
             OutOfSync      + Start(Primary)   refused: AlreadyStarted
             OutOfSync      + Start(Secondary) refused: AlreadyStarted
             OutOfSync      + Checkpoint       refused: OutOfSync
             OutOfSync      + Stop             -> Done Clear STOP
-            OutOfSync      + Failover         -> Failover Clear FAILOVER
+            OutOfSync      + Failover         -> Failover Clear FAILOVER then COMMIT
             Unprotected    + Start(Primary)   refused: AlreadyStarted
             Unprotected    + Start(Secondary) refused: AlreadyStarted
             Unprotected    + Checkpoint       refused: NoCopyBeforeWrite
             Unprotected    + Stop             -> Done Clear STOP
-            Unprotected    + Failover         -> Failover Clear FAILOVER
+            Unprotected    + Failover         -> Failover Clear FAILOVER then COMMIT
             Failover       + Start(Primary)   -> Failover Keep
             Failover       + Start(Secondary) -> Failover Keep
             Failover       + Checkpoint       -> Failover Keep
@@ -427,7 +443,7 @@ mod tests {
             FailoverFailed + Start(Secondary) refused: AlreadyStarted
             FailoverFailed + Checkpoint       refused: NoCopyBeforeWrite
             FailoverFailed + Stop             refused: NotRunning
-            FailoverFailed + Failover         -> Failover Clear FAILOVER
+            FailoverFailed + Failover         -> Failover Clear FAILOVER then COMMIT
             Done           + Start(Primary)   -> Done Keep
             Done           + Start(Secondary) -> Done Keep
             Done           + Checkpoint       -> Done Keep
@@ -445,7 +461,7 @@ mod tests {
             NotStarted     + CommitFailed     -> FailoverFailed Latch RECORD_AGAIN
             NotStarted     + WriterLost       -> NotStarted Keep
             NotStarted     + ProtectionLost   -> NotStarted Keep
-            NotStarted     + Resume           -> Failover Keep RESUME
+            NotStarted     + Resume           -> Failover Keep RESUME then COMMIT
             NotStarted     + Close            -> NotStarted Keep
             Running        + CheckpointFailed -> Running Latch
             Running        + StopFailed       -> Running Latch
@@ -488,9 +504,14 @@ mod tests {
         for stage in reachable(role) {
             for &input in inputs {
                 let row = match step(role, stage, input) {
-                    Ok(Transition { tasks, next, error }) => {
-                        let list = list_name(tasks);
-                        format!("-> {next:?} {error:?} {list}")
+                    Ok(Transition {
+                        tasks,
+                        next,
+                        error,
+                        then,
+                    }) => {
+                        let (list, then) = (list_name(tasks), list_name(then));
+                        format!("-> {next:?} {error:?} {list} {then}")
                     }
                     Err(Refused {
                         cause: Cause::Unexpected,
@@ -533,6 +554,7 @@ mod tests {
             t if t == action::CHECKPOINT => "CHECKPOINT",
             t if t == action::STOP => "STOP",
             t if t == action::FAILOVER => "FAILOVER",
+            t if t == action::COMMIT => "then COMMIT",
             t if t == action::FINISH => "FINISH",
             t if t == action::RECORD_AGAIN => "RECORD_AGAIN",
             t if t == action::RESUME => "RESUME",
