@@ -387,3 +387,6 @@ async fn pause_or_fail(error: io::Error) -> io::Result<()> {
         _ => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;
