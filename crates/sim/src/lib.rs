@@ -21,3 +21,5 @@ pub mod disk;
 pub mod medium;
 
 pub mod network;
+
+pub mod model;

@@ -1,0 +1,56 @@
+//! All writes to one block, and when a reader may find what one of them wrote.
+
+use super::{Tag, Time};
+use std::ops::RangeInclusive;
+
+/// A write to one block.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    pub(super) tag: Tag,
+    pub(super) issued: Time,
+    pub(super) ended: Time,
+    /// What was there before is gone once it has ended.
+    pub(super) certain: bool,
+    /// A checkpoint or a crash went by while it was in flight: it will never be certain.
+    pub(super) overtaken: bool,
+}
+
+/// All writes to one block.
+pub(super) type History = Vec<Write>;
+
+/// The writes to `block`.
+pub(super) fn of(histories: &[History], block: usize) -> &[Write] {
+    histories.get(block).map_or(&[], |history| history)
+}
+
+/// When readers may have found `tag`, for each write of it.
+pub(super) fn windows(history: &[Write], tag: Tag) -> impl Iterator<Item = RangeInclusive<Time>> {
+    history
+        .iter()
+        .filter(move |write| write.tag == tag)
+        .map(|write| {
+            let later = history
+                .iter()
+                .filter(|w| w.certain && w.issued > write.ended);
+            let replaced = later.map(|w| w.ended).min().unwrap_or(Time::MAX);
+            write.issued..=replaced.saturating_sub(1)
+        })
+}
+
+/// Whether a reader at some time of `when` may have found `tag`.
+pub(super) fn shows(history: &[Write], tag: Tag, when: &RangeInclusive<Time>) -> bool {
+    windows(history, tag).any(|window| meet(&window, when))
+}
+
+/// Whether a reader at some time of `when` may have found none of the guest's writes.
+pub(super) fn base_shows(guest: &[Write], when: &RangeInclusive<Time>) -> bool {
+    let certain = guest.iter().filter(|write| write.certain);
+    certain
+        .map(|write| write.ended)
+        .min()
+        .is_none_or(|replaced| replaced > *when.start())
+}
+
+pub(super) fn meet(a: &RangeInclusive<Time>, b: &RangeInclusive<Time>) -> bool {
+    a.start() <= b.end() && b.start() <= a.end()
+}
