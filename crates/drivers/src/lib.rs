@@ -10,5 +10,9 @@ pub mod host;
 pub mod os;
 pub mod ports;
 
+pub mod ai_overlay;
 pub mod file;
 pub mod replication;
+
+#[cfg(test)]
+mod testing;
