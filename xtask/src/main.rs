@@ -11,6 +11,7 @@
 )]
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod deny;
 mod fuzz;
@@ -75,6 +76,8 @@ enum Command {
         /// Only this one.
         target: Option<String>,
     },
+    /// Measures afterimage beside its peers and prints Markdown tables.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Trace => report(&trace::run()),
         Command::Deny => report(&deny::run()),
         Command::Mutants { name } => report(&mutants::run(name.as_deref())),
+        Command::Bench(options) => report(&bench::run(&options)),
         Command::Fuzz { seconds, target } => report(&fuzz::run(target.as_deref(), seconds)),
     }
 }
