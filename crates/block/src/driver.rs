@@ -135,6 +135,8 @@ impl Limits {
 pub struct Capabilities<'a> {
     /// Dropping everything an overlay holds.
     pub make_empty: Option<&'a dyn MakeEmpty>,
+    /// Making holes, whatever the user said about discards.
+    pub punch_hole: Option<&'a dyn PunchHole>,
     /// Changing the length.
     pub resize: Option<&'a dyn Resize>,
     /// Recording how far replication has come in an overlay.
@@ -167,6 +169,17 @@ pub trait MakeEmpty {
     fn medium_present(&self) -> bool {
         true
     }
+}
+
+/// A sparse medium. Its owner (a private overlay) makes holes where it holds nothing, whether or not
+/// users' discards are passed on (`discard`).
+pub trait PunchHole {
+    /// Makes `range` read as zeroes and gives its space back.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the medium cannot.
+    fn punch_hole(&self, range: ByteRange) -> Answer<'_, ()>;
 }
 
 /// A node whose length can be changed: a file, and formats that let theirs grow.

@@ -36,7 +36,8 @@ pub use child::Child;
 pub use copy_plan::CopyPlan;
 pub use driver::{
     Answer, Capabilities, CopyBeforeWrite, Driver, DynamicChildren, ImageLocks, Limits, MakeEmpty,
-    OverlayStage, OverlayState, ReplicationFilter, Resize, Yank, default_child_permissions,
+    OverlayStage, OverlayState, PunchHole, ReplicationFilter, Resize, Yank,
+    default_child_permissions,
 };
 pub use error::{Error, ErrorKind, Op};
 pub use gate::{Gate, Hold, Pass};

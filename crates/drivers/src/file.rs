@@ -11,7 +11,7 @@ use crate::host::block_error;
 use crate::ports::{Aio, File, FileOptions, Locking, Ports};
 use block::{
     Answer, Buffer, ByteRange, Capabilities, Driver, Error, ErrorKind, Extent, ImageLocks, Limits,
-    Resize, Shares, WriteFlags, ZeroFlags,
+    PunchHole, Resize, Shares, WriteFlags, ZeroFlags,
 };
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
@@ -285,6 +285,7 @@ impl Driver for FileDriver {
     fn capabilities(&self) -> Capabilities<'_> {
         Capabilities {
             image_locks: Some(self),
+            punch_hole: Some(self),
             resize: Some(self),
             ..Capabilities::default()
         }
@@ -316,6 +317,12 @@ impl ImageLocks for FileDriver {
             let locked = self.file.relock(shares).await;
             locked.map_err(|error| block_error(&error))
         })
+    }
+}
+
+impl PunchHole for FileDriver {
+    fn punch_hole(&self, range: ByteRange) -> Answer<'_, ()> {
+        Box::pin(self.change(self.file.punch_hole(self.within(range))))
     }
 }
 

@@ -154,6 +154,11 @@ pub trait File {
     /// `Unsupported` if only writing would do it.
     fn zero(&self, range: ByteRange, may_unmap: bool) -> LocalBoxFuture<'_, io::Result<()>>;
 
+    /// Makes a hole of a range, whatever `unmap` says. `Unsupported` if the file system cannot.
+    fn punch_hole(&self, range: ByteRange) -> LocalBoxFuture<'_, io::Result<()>> {
+        self.zero(range, true)
+    }
+
     /// Gives the space of a range back; it reads as zeroes where the file system can do that.
     fn discard(&self, range: ByteRange) -> LocalBoxFuture<'_, io::Result<()>>;
 

@@ -3,8 +3,8 @@
 use super::Core;
 use super::format::{BLOCK, Layout};
 use block::{
-    Buffer, ByteRange, Error, Extent, LockKind, RangeGuard, WriteFlags, ZeroFlags, align_down,
-    coalesce, zeroes,
+    Buffer, ByteRange, Error, ErrorKind, Extent, LockKind, RangeGuard, WriteFlags, ZeroFlags,
+    align_down, coalesce, zeroes,
 };
 use bytes::Bytes;
 use futures_util::stream::{self, TryStreamExt};
@@ -148,16 +148,24 @@ impl Core {
             LockKind::Shared
         };
         let _order = self.order.lock(range, kind).await;
-        let file_flags = ZeroFlags {
-            may_unmap: true,
-            no_fallback: flags.no_fallback,
-            ..ZeroFlags::default()
-        };
         let whole = ByteRange::between(range.offset(), range.end().next_multiple_of(BLOCK));
-        let at = self.layout.data(whole);
-        self.file.write_zeroes(at, file_flags).await?;
+        self.zero_file(self.layout.data(whole), flags).await?;
         self.written(range);
         Ok(())
+    }
+
+    async fn zero_file(&self, range: ByteRange, flags: ZeroFlags) -> Result<(), Error> {
+        match self.punch_hole(range).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let flags = ZeroFlags {
+                    may_unmap: true,
+                    no_fallback: flags.no_fallback,
+                    ..ZeroFlags::default()
+                };
+                self.file.write_zeroes(range, flags).await
+            }
+            result => result,
+        }
     }
 
     async fn write_zero_bytes(&self, range: ByteRange, serialise: bool) -> Result<(), Error> {

@@ -7,7 +7,7 @@
 //! back only what the map of that moment does not hold.
 
 use super::{Core, flush};
-use block::{ByteRange, Error, ErrorKind, LockKind, OverlayStage, ZeroFlags};
+use block::{ByteRange, Error, ErrorKind, LockKind, OverlayStage};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -78,14 +78,18 @@ impl Core {
 
     /// Gives a range of the file back: as a hole, else as the medium's discard does it.
     async fn free(&self, range: ByteRange) -> Result<(), Error> {
-        let flags = ZeroFlags {
-            may_unmap: true,
-            no_fallback: true,
-            ..ZeroFlags::default()
-        };
-        match self.file.write_zeroes(range, flags).await {
+        match self.punch_hole(range).await {
             Err(error) if error.kind() == ErrorKind::Unsupported => self.file.discard(range).await,
             result => result,
+        }
+    }
+
+    /// Makes a hole of a range of the file, if its medium can.
+    pub(super) async fn punch_hole(&self, range: ByteRange) -> Result<(), Error> {
+        let node = self.file.node()?;
+        match node.driver().capabilities().punch_hole {
+            Some(medium) => medium.punch_hole(range).await,
+            None => Err(ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::World;
 use block::{
-    Answer, ByteRange, Capabilities, Driver, Error, ErrorKind, Extent, Limits, Op, Resize,
-    WriteFlags, Yank, ZeroFlags, coalesce,
+    Answer, ByteRange, Capabilities, Driver, Error, ErrorKind, Extent, Limits, Op, PunchHole,
+    Resize, WriteFlags, Yank, ZeroFlags, coalesce,
 };
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
@@ -176,10 +176,17 @@ impl Driver for Disk {
 
     fn capabilities(&self) -> Capabilities<'_> {
         Capabilities {
+            punch_hole: Some(self),
             resize: Some(self),
             yank: Some(self),
             ..Capabilities::default()
         }
+    }
+}
+
+impl PunchHole for Disk {
+    fn punch_hole(&self, range: ByteRange) -> Answer<'_, ()> {
+        self.write_zeroes(range, ZeroFlags::default())
     }
 }
 

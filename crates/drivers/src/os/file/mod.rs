@@ -307,6 +307,10 @@ impl File for HostFile {
         Box::pin(self.deallocate(range, call))
     }
 
+    fn punch_hole(&self, range: ByteRange) -> LocalBoxFuture<'_, io::Result<()>> {
+        Box::pin(self.deallocate(range, call::punch_hole))
+    }
+
     fn discard(&self, range: ByteRange) -> LocalBoxFuture<'_, io::Result<()>> {
         if !self.unmap {
             return Box::pin(async { Ok(()) });
