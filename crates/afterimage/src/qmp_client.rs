@@ -98,14 +98,12 @@ impl QmpClient {
     fn receive(&mut self, timeout: Duration) -> Result<Value, QmpFailure> {
         let mut line = Vec::new();
         let mut limited = std::io::Read::take(&mut self.reader, LINE_LIMIT);
-        let count = limited
-            .read_until(b'\n', &mut line)
-            .map_err(|what| match what.kind() {
-                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-                    QmpFailure::TimedOut(timeout)
-                }
-                _ => QmpFailure::Connection(format!("the daemon went away: {what}")),
-            })?;
+        let count = limited.read_until(b'\n', &mut line).map_err(|what| {
+            if matches!(what.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+                return QmpFailure::TimedOut(timeout);
+            }
+            QmpFailure::Connection(format!("the daemon went away: {what}"))
+        })?;
         if count == 0 {
             return Err(QmpFailure::Connection(
                 "the daemon closed the connection".to_owned(),
