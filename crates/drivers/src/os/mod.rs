@@ -15,6 +15,7 @@ mod network;
 mod pool;
 mod ring;
 mod runtime;
+mod signal;
 
 use crate::ports::Ports;
 use file::HostFiles;
@@ -22,6 +23,7 @@ use network::HostNetwork;
 use pool::Pool;
 use ring::Ring;
 use runtime::{HostRandom, HostRuntime};
+pub use signal::Termination;
 use std::cell::OnceCell;
 use std::future::Future;
 use std::io;
