@@ -11,7 +11,10 @@ pub mod os;
 pub mod ports;
 
 pub mod ai_overlay;
+pub mod blkdebug;
 pub mod file;
+pub mod null_co;
+pub mod raw;
 pub mod replication;
 
 #[cfg(test)]
