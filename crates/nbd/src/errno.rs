@@ -54,6 +54,12 @@ impl Errno {
         })
     }
 
+    /// The block layer's error for an answer of this kind; `message` says who answered what.
+    pub fn into_block_error(self, message: String) -> block::Error {
+        let number = i32::try_from(self.value()).expect("every value is below 2^31");
+        block::Error::from_errno(number, message)
+    }
+
     /// The protocol's name without its prefix.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,13 +89,6 @@ impl From<&block::Error> for Errno {
             108 => Errno::Shutdown,        // ESHUTDOWN
             _ => Errno::Io,
         }
-    }
-}
-
-impl From<Errno> for block::Error {
-    fn from(errno: Errno) -> block::Error {
-        let number = i32::try_from(errno.value()).expect("every value is below 2^31");
-        block::Error::from_errno(number, format!("the NBD server answered {errno}"))
     }
 }
 

@@ -19,7 +19,10 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
+pub mod client;
 mod errno;
+mod extents;
 mod inbox;
 mod outbox;
 pub mod server;

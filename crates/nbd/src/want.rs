@@ -21,3 +21,22 @@ pub enum Want {
         received: usize,
     },
 }
+
+/// A payload of which at least this much is missing is read straight into the caller's buffer.
+const DIRECT: usize = 32 << 10;
+
+impl Want {
+    pub(crate) const ANY: Want = Want::Bytes { most: usize::MAX };
+
+    /// What to read when another large payload is likely to follow.
+    pub(crate) const SHORT: Want = Want::Bytes { most: 4 << 10 };
+
+    /// What to read for a payload of `length` bytes of which `received` have arrived.
+    pub(crate) fn payload(length: usize, received: usize) -> Want {
+        match length.saturating_sub(received) {
+            0 => Want::Nothing,
+            missing if missing >= DIRECT => Want::Payload { length, received },
+            _ => Want::ANY,
+        }
+    }
+}

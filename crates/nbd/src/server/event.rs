@@ -1,5 +1,6 @@
 //! What a server session tells its caller.
 
+use crate::check::modifies;
 use crate::wire::{
     BlockSizes, CommandCode, CommandFlags, ContextSet, Cookie, ExportName, Malformed,
     TransmissionFlags,
@@ -136,13 +137,6 @@ impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.cookie)
     }
-}
-
-pub(super) fn modifies(code: CommandCode) -> bool {
-    matches!(
-        code,
-        CommandCode::Write | CommandCode::Trim | CommandCode::WriteZeroes
-    )
 }
 
 /// How a connection ended.

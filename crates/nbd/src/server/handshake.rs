@@ -3,8 +3,8 @@
 //! Source: NBD protocol, "Newstyle negotiation", "Fixed newstyle negotiation", "Option types",
 //! "NOTLS mode".
 
-use super::check::Agreed;
 use super::{CloseReason, Event, ExportInfo, Limits, Step, Want};
+use crate::check::Agreed;
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::wire::{
@@ -51,11 +51,7 @@ impl Handshake {
             Expect::Option => option_is_missing(inbox),
             Expect::Answer(_) => false,
         };
-        if missing {
-            Want::Bytes { most: usize::MAX }
-        } else {
-            Want::Nothing
-        }
+        if missing { Want::ANY } else { Want::Nothing }
     }
 
     pub(super) fn step(

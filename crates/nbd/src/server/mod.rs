@@ -42,7 +42,6 @@
 //! *Every way to leave is told apart.* [`Closed`] says who ended the connection, how, and what
 //! was unanswered then: a replica must know whether its writer left cleanly.
 
-mod check;
 mod event;
 mod flow;
 mod handshake;
@@ -55,13 +54,13 @@ mod tests;
 
 pub use event::{CloseReason, Closed, Command, Event, ExportInfo, Request, Ticket, Unanswered};
 pub use limits::Limits;
-pub use reply::{ContextExtents, Piece};
+pub use reply::Piece;
 
 use crate::Errno;
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::want::Want;
-use crate::wire::{ExportName, Malformed, RepError};
+use crate::wire::{ContextExtents, ExportName, Malformed, RepError};
 use bytes::Bytes;
 use handshake::Handshake;
 use std::time::Duration;

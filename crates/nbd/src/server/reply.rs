@@ -6,10 +6,11 @@
 use super::Ticket;
 use super::transmission::Transmission;
 use crate::Errno;
+use crate::extents::clip;
 use crate::outbox::Outbox;
 use crate::wire::{
-    ChunkFlags, ChunkHeader, ChunkKind, CommandCode, CommandFlags, Cookie, Extent, MetaContext,
-    RawChunk, SimpleReply, bounded,
+    ChunkFlags, ChunkHeader, ChunkKind, CommandCode, CommandFlags, ContextExtents, Cookie, Extent,
+    MetaContext, RawChunk, SimpleReply, bounded,
 };
 use bytes::Bytes;
 use zerocopy::big_endian::{U16, U32, U64};
@@ -31,15 +32,6 @@ impl Piece {
             Piece::Zeroes(length) => *length,
         }
     }
-}
-
-/// What one metadata context says about a range, from its start on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContextExtents {
-    /// The context.
-    pub context: MetaContext,
-    /// Consecutive extents; fewer than the range holds are enough, but at least one.
-    pub extents: Vec<Extent>,
 }
 
 /// A data chunk up to its data.
@@ -281,36 +273,6 @@ fn put_whole(outbox: &mut Outbox, piece: Piece) {
         outbox.payload(Bytes::from_static(zeroes));
         left = left.saturating_sub(zeroes.len());
     }
-}
-
-/// What of `extents` is sent: joined where equal, none past the request, at most `most`, and at
-/// least one.
-fn clip(extents: &[Extent], length: u32, most: usize) -> Vec<Extent> {
-    let mut left = u64::from(length);
-    let mut clipped: Vec<Extent> = Vec::new();
-    for extent in extents.iter().filter(|extent| extent.length > 0) {
-        let length = extent.length.min(left);
-        if length == 0 {
-            break;
-        }
-        let count = clipped.len();
-        match clipped.last_mut() {
-            Some(last) if last.flags == extent.flags => {
-                last.length = last.length.saturating_add(length);
-            }
-            Some(_) if count >= most => break,
-            _ => clipped.push(Extent { length, ..*extent }),
-        }
-        left = left.saturating_sub(length);
-    }
-    if clipped.is_empty() {
-        // Nothing known: no flag is always a safe answer.
-        clipped.push(Extent {
-            length: left,
-            flags: 0,
-        });
-    }
-    clipped
 }
 
 fn status_chunk(

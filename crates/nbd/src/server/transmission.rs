@@ -2,21 +2,15 @@
 //!
 //! Source: NBD protocol, "Transmission", "Request types", "Terminating the transmission phase".
 
-use super::check::{Agreed, check};
 use super::flow::Flow;
 use super::{CloseReason, Closed, Command, Event, Limits, Request, Step, Ticket, Unanswered, Want};
 use crate::Errno;
+use crate::check::{Agreed, check};
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::wire::{CommandCode, CommandFlags, Malformed, RequestHeader};
 use block::ByteRange;
 use bytes::Bytes;
-
-/// A payload of which at least this much is missing is read straight into the caller's buffer.
-const DIRECT: usize = 32 << 10;
-
-/// After such a payload the next read is kept this short, in bytes.
-const SHORT_READ: usize = 4 << 10;
 
 /// An export in use.
 pub(super) struct Transmission {
@@ -75,9 +69,9 @@ impl Transmission {
         match &self.expect {
             Expect::Request if !self.flow.has_room(limits) => Want::Nothing,
             Expect::Request if inbox.len() >= RequestHeader::LENGTH => Want::Nothing,
-            Expect::Request if self.large => Want::Bytes { most: SHORT_READ },
-            Expect::Request | Expect::Refused(_) => Want::Bytes { most: usize::MAX },
-            Expect::Payload(header, None) => want_payload(length(header), inbox.len()),
+            Expect::Request if self.large => Want::SHORT,
+            Expect::Request | Expect::Refused(_) => Want::ANY,
+            Expect::Payload(header, None) => Want::payload(length(header), inbox.len()),
             Expect::Payload(_, Some(_)) | Expect::Nothing(_) => Want::Nothing,
         }
     }
@@ -226,14 +220,6 @@ impl Transmission {
         };
         self.large = false;
         Step::Event(Event::Request(Request { ticket, command }))
-    }
-}
-
-fn want_payload(length: usize, received: usize) -> Want {
-    match length.saturating_sub(received) {
-        0 => Want::Nothing,
-        missing if missing >= DIRECT => Want::Payload { length, received },
-        _ => Want::Bytes { most: usize::MAX },
     }
 }
 

@@ -32,7 +32,9 @@ pub use hello::{ClientHello, ExportNameReply, ServerHello};
 pub use option::{InfoKind, InfoRequest, MetaRequest, OptionCode, OptionHeader, OptionRequest};
 pub use reply::{BlockSizes, Info, OptionReply, RepError, ReplyHeader};
 pub use request::{CommandCode, Cookie, RequestHeader};
-pub use response::{Chunk, ChunkHeader, ChunkKind, Extent, ReplyMagic, SimpleReply};
+pub use response::{
+    Chunk, ChunkHeader, ChunkKind, ContextExtents, Extent, ReplyMagic, SimpleReply,
+};
 pub use text::{ExportName, MAX_STRING, display_text};
 
 pub(crate) use reply::bounded;

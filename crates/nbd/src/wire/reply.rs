@@ -168,6 +168,12 @@ impl BlockSizes {
         maximum: 32 << 20,
     };
 
+    /// What is safe when nothing is announced: whole sectors, and the rest as usual.
+    pub const SECTORS: BlockSizes = BlockSizes {
+        minimum: 512,
+        ..BlockSizes::DEFAULT
+    };
+
     /// # Errors
     ///
     /// [`Malformed`] if the sizes break a rule of the protocol.

@@ -3,7 +3,7 @@
 //! Source: NBD protocol, "Simple reply message", "Structured reply chunk message" and
 //! "Structured reply types".
 
-use super::{ChunkFlags, Cookie, Fields, MAX_STRING, Malformed, display_text};
+use super::{ChunkFlags, Cookie, Fields, MAX_STRING, Malformed, MetaContext, display_text};
 use crate::Errno;
 use std::fmt;
 use zerocopy::big_endian::{U16, U32, U64};
@@ -207,6 +207,15 @@ impl fmt::Debug for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{:#x}", self.length, self.flags)
     }
+}
+
+/// What one metadata context says about a range, from its start on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextExtents {
+    /// The context.
+    pub context: MetaContext,
+    /// Consecutive extents; fewer than the range holds are enough, but at least one.
+    pub extents: Vec<Extent>,
 }
 
 /// The payload of a chunk, except the bytes of a read: those are never copied into a type.

@@ -97,13 +97,11 @@ fn a_payload_in_one_chunk_is_not_copied() {
     let chunk = Bytes::from(message);
     client.session.handle_bytes(chunk.clone());
     client.run();
-    match &client.requests[0].command {
-        super::Command::Write { data, .. } => {
-            assert_eq!(data.as_ptr(), chunk[28..].as_ptr());
-            assert_eq!(data, &chunk[28..]);
-        }
-        other => panic!("{other:?}"),
-    }
+    let super::Command::Write { data, .. } = &client.requests[0].command else {
+        panic!("{:?}", client.requests);
+    };
+    assert_eq!(data.as_ptr(), chunk[28..].as_ptr());
+    assert_eq!(data, &chunk[28..]);
 }
 
 #[test]
@@ -121,12 +119,10 @@ fn a_large_payload_is_read_by_the_caller() {
     assert_eq!(client.session.copy_payload(&mut buffer), 100);
     client.session.handle_payload(Bytes::from(buffer));
     client.run();
-    match &client.requests[0].command {
-        super::Command::Write { data, .. } => {
-            assert_eq!(crate::testing::summary(data), " 09*100 07*1048476");
-        }
-        other => panic!("{other:?}"),
-    }
+    let super::Command::Write { data, .. } = &client.requests[0].command else {
+        panic!("{:?}", client.requests);
+    };
+    assert_eq!(crate::testing::summary(data), " 09*100 07*1048476");
     // The next is likely to be large too.
     assert_eq!(client.session.poll_want(), Want::Bytes { most: 4096 });
     client.request(request(Code::Read, 2, 0, 1), &[]);
@@ -139,7 +135,7 @@ fn a_large_payload_may_also_arrive_in_pieces() {
     client.send(&bytes(request(Code::Write, 1, 0, 1 << 20).encode()));
     for _ in 0..(1 << 20) / 65536 {
         assert!(client.requests.is_empty());
-        client.send(&[5; 65536]);
+        client.send(&vec![5; 65536]);
     }
     assert_eq!(client.requests.len(), 1);
 }

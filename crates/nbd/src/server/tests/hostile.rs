@@ -219,7 +219,7 @@ fn the_payload_of_a_refused_write_is_skipped() {
     let mut client = Client::simple();
     client.send(&bytes(request(Code::Write, 1, 1 << 40, 32 << 20).encode()));
     for _ in 0..512 {
-        client.send(&[0x25; 65536]);
+        client.send(&vec![0x25; 65536]);
     }
     client.request(request(Code::Flush, 2, 0, 0), &[]);
     expect![[r"
@@ -290,7 +290,7 @@ fn answers_nobody_asked_for_do_nothing() {
     assert!(client.session.poll_event().is_some());
     client
         .session
-        .handle_timeout(std::time::Duration::from_secs(60));
+        .handle_timeout(std::time::Duration::from_mins(1));
     client.session.export_found(disk());
     client.transcript.clear();
     client.run();

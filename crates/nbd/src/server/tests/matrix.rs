@@ -4,7 +4,8 @@ use super::{Client, ClientHello, bytes, name, request};
 use crate::wire::{
     ClientFlags, CommandCode as Code, InfoRequest, MetaRequest, OptionCode, OptionRequest,
 };
-use expect_test::expect;
+use expect_test::expect_file;
+use std::fmt::Write;
 
 /// Clients that have come to a certain state.
 fn states() -> Vec<(&'static str, Client)> {
@@ -135,7 +136,7 @@ fn outcome(client: &mut Client) -> String {
 fn every_input_in_every_state() {
     let mut table = String::new();
     for (index, (state, _)) in states().iter().enumerate() {
-        table += &format!("{state}\n");
+        writeln!(table, "{state}").unwrap();
         for (input, mut message) in inputs() {
             if state.starts_with("ExpectRequest") {
                 // Long enough to be taken for a request.
@@ -143,199 +144,8 @@ fn every_input_in_every_state() {
             }
             let (_, mut client) = states().swap_remove(index);
             client.send(&message);
-            table += &format!("    {input:<18} {}\n", outcome(&mut client));
+            writeln!(table, "    {input:<18} {}", outcome(&mut client)).unwrap();
         }
     }
-    expect![[r"
-        ExpectClientFlags
-            flags              -
-            EXPORT_NAME        violation
-            ABORT              violation
-            LIST               violation
-            STARTTLS           violation
-            INFO               violation
-            GO                 violation
-            STRUCTURED_REPLY   violation
-            LIST_META_CONTEXT  violation
-            SET_META_CONTEXT   violation
-            EXTENDED_HEADERS   violation
-            READ               violation
-            WRITE              violation
-            DISC               violation
-            FLUSH              violation
-            TRIM               violation
-            CACHE              violation
-            WRITE_ZEROES       violation
-            BLOCK_STATUS       violation
-            command 99         violation
-        ExpectOption, old
-            flags              -
-            EXPORT_NAME        event closed
-            ABORT              violation
-            LIST               violation
-            STARTTLS           violation
-            INFO               violation
-            GO                 violation
-            STRUCTURED_REPLY   violation
-            LIST_META_CONTEXT  violation
-            SET_META_CONTEXT   violation
-            EXTENDED_HEADERS   violation
-            READ               violation
-            WRITE              violation
-            DISC               violation
-            FLUSH              violation
-            TRIM               violation
-            CACHE              violation
-            WRITE_ZEROES       violation
-            BLOCK_STATUS       violation
-            command 99         violation
-        ExpectOption
-            flags              -
-            EXPORT_NAME        event closed
-            ABORT              closed ack
-            LIST               event ack
-            STARTTLS           ERR_UNSUP
-            INFO               event ack
-            GO                 event ack
-            STRUCTURED_REPLY   ack
-            LIST_META_CONTEXT  ERR_INVALID
-            SET_META_CONTEXT   ERR_INVALID
-            EXTENDED_HEADERS   ERR_UNSUP
-            READ               violation
-            WRITE              violation
-            DISC               violation
-            FLUSH              violation
-            TRIM               violation
-            CACHE              violation
-            WRITE_ZEROES       violation
-            BLOCK_STATUS       violation
-            command 99         violation
-        ExpectAnswer
-            flags              -
-            EXPORT_NAME        -
-            ABORT              -
-            LIST               -
-            STARTTLS           -
-            INFO               -
-            GO                 -
-            STRUCTURED_REPLY   -
-            LIST_META_CONTEXT  -
-            SET_META_CONTEXT   -
-            EXTENDED_HEADERS   -
-            READ               -
-            WRITE              -
-            DISC               -
-            FLUSH              -
-            TRIM               -
-            CACHE              -
-            WRITE_ZEROES       -
-            BLOCK_STATUS       -
-            command 99         -
-        ExpectRequest, simple
-            flags              violation
-            EXPORT_NAME        violation
-            ABORT              violation
-            LIST               violation
-            STARTTLS           violation
-            INFO               violation
-            GO                 violation
-            STRUCTURED_REPLY   violation
-            LIST_META_CONTEXT  violation
-            SET_META_CONTEXT   violation
-            EXTENDED_HEADERS   violation
-            READ               request
-            WRITE              request
-            DISC               closed
-            FLUSH              request
-            TRIM               request
-            CACHE              request
-            WRITE_ZEROES       request
-            BLOCK_STATUS       EINVAL
-            command 99         EINVAL
-        ExpectRequest, structured
-            flags              violation
-            EXPORT_NAME        violation
-            ABORT              violation
-            LIST               violation
-            STARTTLS           violation
-            INFO               violation
-            GO                 violation
-            STRUCTURED_REPLY   violation
-            LIST_META_CONTEXT  violation
-            SET_META_CONTEXT   violation
-            EXTENDED_HEADERS   violation
-            READ               request
-            WRITE              request
-            DISC               closed
-            FLUSH              request
-            TRIM               request
-            CACHE              request
-            WRITE_ZEROES       request
-            BLOCK_STATUS       request
-            command 99         EINVAL
-        ExpectPayload
-            flags              -
-            EXPORT_NAME        -
-            ABORT              -
-            LIST               -
-            STARTTLS           -
-            INFO               -
-            GO                 -
-            STRUCTURED_REPLY   -
-            LIST_META_CONTEXT  -
-            SET_META_CONTEXT   -
-            EXTENDED_HEADERS   -
-            READ               -
-            WRITE              request
-            DISC               -
-            FLUSH              -
-            TRIM               -
-            CACHE              -
-            WRITE_ZEROES       -
-            BLOCK_STATUS       -
-            command 99         -
-        Draining
-            flags              -
-            EXPORT_NAME        -
-            ABORT              -
-            LIST               -
-            STARTTLS           -
-            INFO               -
-            GO                 -
-            STRUCTURED_REPLY   -
-            LIST_META_CONTEXT  -
-            SET_META_CONTEXT   -
-            EXTENDED_HEADERS   -
-            READ               -
-            WRITE              -
-            DISC               -
-            FLUSH              -
-            TRIM               -
-            CACHE              -
-            WRITE_ZEROES       -
-            BLOCK_STATUS       -
-            command 99         -
-        Closed
-            flags              -
-            EXPORT_NAME        -
-            ABORT              -
-            LIST               -
-            STARTTLS           -
-            INFO               -
-            GO                 -
-            STRUCTURED_REPLY   -
-            LIST_META_CONTEXT  -
-            SET_META_CONTEXT   -
-            EXTENDED_HEADERS   -
-            READ               -
-            WRITE              -
-            DISC               -
-            FLUSH              -
-            TRIM               -
-            CACHE              -
-            WRITE_ZEROES       -
-            BLOCK_STATUS       -
-            command 99         -
-    "]]
-    .assert_eq(&table);
+    expect_file!["matrix.txt"].assert_eq(&table);
 }

@@ -6,13 +6,11 @@ mod hostile;
 mod matrix;
 mod transmission;
 
-use super::{
-    Closed, Command, ContextExtents, Event, ExportInfo, Limits, Piece, Request, Session, Ticket,
-};
+use super::{Closed, Command, Event, ExportInfo, Limits, Piece, Request, Session, Ticket};
 use crate::testing::{ServerStream, summary};
 use crate::wire::{
-    BlockSizes, ClientFlags, ClientHello, CommandCode, CommandFlags, ContextSet, Cookie,
-    ExportName, InfoKind, InfoRequest, MetaContext, OptionRequest, RequestHeader,
+    BlockSizes, ClientFlags, ClientHello, CommandCode, CommandFlags, ContextExtents, ContextSet,
+    Cookie, ExportName, InfoKind, InfoRequest, MetaContext, OptionRequest, RequestHeader,
     TransmissionFlags,
 };
 use bytes::Bytes;
@@ -62,6 +60,7 @@ fn request(code: CommandCode, cookie: u64, offset: u64, length: u32) -> RequestH
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers have temporaries")]
 fn bytes(message: impl IntoBytes + zerocopy::Immutable) -> Vec<u8> {
     message.as_bytes().to_vec()
 }
@@ -181,17 +180,12 @@ impl Client {
     }
 
     fn event(&mut self, event: Event) {
-        match &event {
-            Event::Request(request) => {
-                writeln!(
-                    self.transcript,
-                    "E {:?} {:?}",
-                    request.ticket, request.command
-                )
-                .unwrap();
-            }
-            other => writeln!(self.transcript, "E {other:?}").unwrap(),
-        }
+        let line = if let Event::Request(request) = &event {
+            format!("{:?} {:?}", request.ticket, request.command)
+        } else {
+            format!("{event:?}")
+        };
+        writeln!(self.transcript, "E {line}").unwrap();
         match event {
             Event::ListExports => {
                 let (name, text) = (self.export.name.clone(), self.export.description.clone());
@@ -224,7 +218,11 @@ impl Client {
                     self.session.reply_data(ticket, Bytes::from(data));
                 }
                 Command::BlockStatus { .. } => self.session.reply_block_status(ticket, &[]),
-                _ => self.session.reply_ok(ticket),
+                Command::Write { .. }
+                | Command::Flush
+                | Command::Trim { .. }
+                | Command::WriteZeroes { .. }
+                | Command::Cache { .. } => self.session.reply_ok(ticket),
             }
         }
         self.run();

@@ -1,8 +1,8 @@
 //! Whether a request may be carried out: one pure function, in the order of the protocol's rules.
+//! The server answers with the error; the client does not even send what would get one.
 //!
 //! Source: NBD protocol, "Request types", "Command flags", "Error values", "Size constraints".
 
-use super::event::modifies;
 use crate::Errno;
 use crate::wire::TransmissionFlags as Can;
 use crate::wire::{BlockSizes, CommandCode, CommandFlags, ContextSet, RequestHeader};
@@ -10,19 +10,27 @@ use block::ByteRange;
 
 /// What client and server agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Agreed {
-    pub(super) size: u64,
-    pub(super) flags: Can,
-    pub(super) block_sizes: BlockSizes,
-    pub(super) contexts: ContextSet,
-    pub(super) structured: bool,
+pub(crate) struct Agreed {
+    pub(crate) size: u64,
+    pub(crate) flags: Can,
+    pub(crate) block_sizes: BlockSizes,
+    pub(crate) contexts: ContextSet,
+    pub(crate) structured: bool,
+}
+
+/// Whether the command changes the export's contents.
+pub(crate) fn modifies(command: CommandCode) -> bool {
+    matches!(
+        command,
+        CommandCode::Write | CommandCode::Trim | CommandCode::WriteZeroes
+    )
 }
 
 /// Why a request is refused: the error, and the rule it breaks.
-pub(super) type Rejection = (Errno, &'static str);
+pub(crate) type Rejection = (Errno, &'static str);
 
 /// The range of a request that may be carried out.
-pub(super) fn check(header: &RequestHeader, agreed: &Agreed) -> Result<ByteRange, Rejection> {
+pub(crate) fn check(header: &RequestHeader, agreed: &Agreed) -> Result<ByteRange, Rejection> {
     offered(header.command, agreed)?;
     flags(header, agreed)?;
     if header.command == CommandCode::Flush {
