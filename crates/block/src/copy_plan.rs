@@ -140,6 +140,9 @@ impl CopyPlan {
             copies: Vec::new(),
             wait_for: Vec::new(),
         };
+        //= docs/spec/replication.md#copy-before-write
+        //# While replication runs, a write, zero or discard of the peer MUST NOT change the
+        //# secondary disk before the old data of every block it touches is in the hidden disk.
         for run in missing {
             self.share_out(run, &mut work);
         }
@@ -154,6 +157,11 @@ impl CopyPlan {
             return;
         };
         self.copies.remove(&waiting.clusters.start);
+        //= docs/spec/replication.md#copy-before-write
+        //# The old data of a block MUST be saved at most once between two checkpoints.
+        //= docs/spec/replication.md#copy-before-write
+        //# A write of the peer MUST fail only if its own attempt to save failed; who waited for a
+        //# failed copy tries it again.
         if outcome == Outcome::Saved {
             self.saved.insert(waiting.clusters);
         }
@@ -182,6 +190,8 @@ impl CopyPlan {
     ///
     /// [`Busy`] while a copy or a write is in flight; nothing has changed then.
     pub fn reset(&mut self) -> Result<(), Busy> {
+        //= docs/spec/replication.md#checkpoint
+        //# A checkpoint MUST NOT be accepted while a copy or a write of the peer is in flight.
         if !self.is_idle() {
             return Err(Busy {
                 copies: self.copies.len(),
@@ -223,6 +233,8 @@ impl CopyPlan {
     }
 
     /// Waits for what others copy already, and claims the rest.
+    //= docs/spec/replication.md#copy-before-write
+    //# A block MUST have at most one copy in flight; other writes to it wait for that copy.
     fn share_out(&mut self, run: Range<u64>, work: &mut Work) {
         let others = self.in_flight(run.clone());
         let mut next = run.start;
@@ -551,6 +563,13 @@ mod tests {
         }
     }
 
+    //= docs/spec/replication.md#copy-before-write
+    //= type=test
+    //# While replication runs, a write, zero or discard of the peer MUST NOT change the secondary
+    //# disk before the old data of every block it touches is in the hidden disk.
+    //= docs/spec/replication.md#copy-before-write
+    //= type=test
+    //# A block MUST have at most one copy in flight; other writes to it wait for that copy.
     #[test]
     fn two_writers_of_four_clusters_keep_the_contracts_in_every_order() {
         let ranges: Vec<(u64, u64)> = (0..4)
@@ -563,6 +582,16 @@ mod tests {
         }
     }
 
+    //= docs/spec/replication.md#copy-before-write
+    //= type=test
+    //# The old data of a block MUST be saved at most once between two checkpoints.
+    //= docs/spec/replication.md#copy-before-write
+    //= type=test
+    //# A write of the peer MUST fail only if its own attempt to save failed; who waited for a
+    //# failed copy tries it again.
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# A checkpoint MUST NOT be accepted while a copy or a write of the peer is in flight.
     #[test]
     fn three_overlapping_writers_keep_the_contracts_in_every_order() {
         for ranges in [

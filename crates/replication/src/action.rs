@@ -158,6 +158,15 @@ pub enum OnFailure {
 }
 
 /// Start of a secondary. Nothing in the overlays is lost before everything else has succeeded.
+//= docs/spec/replication.md#start
+//# A start of a secondary MUST end with a checkpoint: what the overlays held before is discarded.
+//= docs/spec/replication.md#start
+//# A secondary MUST NOT be in RUNNING before the checkpoint at the end of its start has succeeded.
+//= docs/spec/replication.md#start
+//# A start MUST record durably in both overlays that they are in use before it discards what they
+//# held.
+//= docs/spec/replication.md#start
+//# Copy-before-write MUST be in place before the first request is let in after a start.
 pub const START: &[Task] = &[
     undo(ValidateChain, Input::StartFailed),
     undo(ReopenWritable, Input::StartFailed),
@@ -170,6 +179,9 @@ pub const START: &[Task] = &[
 ];
 
 /// Checkpoint of a secondary: everything that can fail, on all disks, before the first switch.
+//= docs/spec/replication.md#several-disks
+//# Every action of a checkpoint that can fail MUST have succeeded on all disks before the first
+//# disk is switched.
 pub const CHECKPOINT: &[Task] = &[
     undo(PrepareEmpty, Input::CheckpointFailed),
     undo(EmptyBuffers, Input::CheckpointFailed),
@@ -179,6 +191,12 @@ pub const CHECKPOINT: &[Task] = &[
 ///
 /// The buffers are emptied while copy-before-write still protects them, so that a stop that fails
 /// leaves a filter that runs.
+//= docs/spec/replication.md#stop
+//# A stop that cannot empty the overlays MUST leave a filter that runs, with copy-before-write in
+//# place.
+//= docs/spec/replication.md#stop
+//# A stop MUST take copy-before-write out, allow operations on the top node again, detach the extra
+//# children and make those disks read-only again that a start made writable.
 pub const STOP: &[Task] = &[
     undo(PrepareEmpty, Input::StopFailed),
     undo(EmptyBuffers, Input::StopFailed),
@@ -191,6 +209,11 @@ pub const STOP: &[Task] = &[
 
 /// Failover: no write of the peer arrives any more, then the decision is durable. Every action may
 /// be repeated: a retry runs the same list.
+//= docs/spec/replication.md#failover
+//# A failover MUST first close the secondary disk's writable exports, wait (bounded) for their
+//# requests in flight, and refuse new ones for as long as the filter exists.
+//= docs/spec/replication.md#failover
+//# A failover MUST be recorded durably in both overlays, hidden first, before it is answered.
 pub const FAILOVER: &[Task] = &[
     leave(FenceWriters, Input::FenceFailed),
     leave(RecordFailover, Input::CommitFailed),
@@ -199,9 +222,14 @@ pub const FAILOVER: &[Task] = &[
 ];
 
 /// What follows once the filter is in failover.
+//= docs/spec/replication.md#failover
+//# A failover whose commit cannot be started MUST end in FAILOVER_FAILED with the error returned.
 pub const COMMIT: &[Task] = &[leave(StartCommit, Input::CommitFailed)];
 
 /// The commit has copied everything. Until both records are durable the overlays still count.
+//= docs/spec/replication.md#commit
+//# When everything is copied the secondary disk MUST be made durable before an overlay records that
+//# it is done, hidden before active.
 pub const FINISH: &[Task] = &[
     leave(FlushSecondary, Input::CommitFailed),
     leave(RecordDone, Input::CommitFailed),
@@ -267,6 +295,37 @@ mod tests {
         ("CLOSE_KEEPING", CLOSE_KEEPING),
     ];
 
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start of a secondary MUST end with a checkpoint: what the overlays held before is
+    //# discarded.
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A secondary MUST NOT be in RUNNING before the checkpoint at the end of its start has
+    //# succeeded.
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start MUST record durably in both overlays that they are in use before it discards what
+    //# they held.
+    //= docs/spec/replication.md#stop
+    //= type=test
+    //# A stop that cannot empty the overlays MUST leave a filter that runs, with copy-before-write
+    //# in place.
+    //= docs/spec/replication.md#stop
+    //= type=test
+    //# A stop MUST take copy-before-write out, allow operations on the top node again, detach the
+    //# extra children and make those disks read-only again that a start made writable.
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover MUST first close the secondary disk's writable exports, wait (bounded) for their
+    //# requests in flight, and refuse new ones for as long as the filter exists.
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover MUST be recorded durably in both overlays, hidden first, before it is answered.
+    //= docs/spec/replication.md#commit
+    //= type=test
+    //# When everything is copied the secondary disk MUST be made durable before an overlay records
+    //# that it is done, hidden before active.
     #[test]
     fn every_list_with_what_its_failures_lead_to() {
         let mut actual = String::new();
@@ -362,6 +421,10 @@ mod tests {
         }
     }
 
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start that fails anywhere MUST undo everything it did, newest first, and leave a filter
+    //# that can be started again.
     #[test]
     fn a_start_that_fails_anywhere_and_half_way_leaves_the_chain_as_it_was() {
         for failed in 0..START.len() {

@@ -6,7 +6,8 @@
 //! Source: `docs/spec/replication.md`, section "Commands".
 
 use crate::latch::{Latch, Status};
-use crate::stage::{Input, Refused, Role, Stage, Transition, step};
+use crate::refused::Refused;
+use crate::stage::{Input, Role, Stage, Transition, step};
 
 /// The QMP class of every error of these commands.
 pub const CLASS: &str = "GenericError";
@@ -47,6 +48,8 @@ impl TryFrom<SetReplication> for Command {
 
     fn try_from(arguments: SetReplication) -> Result<Command, FailoverWithEnable> {
         match (arguments.enable, arguments.failover) {
+            //= docs/spec/replication.md#commands
+            //# `failover` together with `enable` MUST be refused: it is for stopping only.
             (true, Some(_)) => Err(FailoverWithEnable),
             (true, None) if arguments.primary => Ok(Command::Start(Role::Primary)),
             (true, None) => Ok(Command::Start(Role::Secondary)),
@@ -117,6 +120,8 @@ pub fn refusal(node: &str, refused: Refused) -> String {
     on_node(node, refused)
 }
 
+//= docs/spec/replication.md#commands
+//# Errors of these commands MUST be of class `GenericError` and name the replication node.
 fn on_node(node: &str, what: impl std::fmt::Display) -> String {
     format!("replication node '{node}': {what}")
 }
@@ -174,6 +179,12 @@ mod tests {
         table
     }
 
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# A checkpoint of a primary MUST succeed and do nothing, in every stage.
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start of a primary MUST need nothing but the right mode and stage.
     #[test]
     fn every_command_to_a_primary_in_every_stage() {
         let stages = [
@@ -210,6 +221,48 @@ mod tests {
         "]].assert_eq(&table(Role::Primary, &stages));
     }
 
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# A checkpoint of a filter that is in failover or done MUST succeed and do nothing.
+    //= docs/spec/replication.md#stop
+    //= type=test
+    //# A stop of a filter that is in failover or done MUST succeed and do nothing.
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover of a filter that is in failover or done MUST succeed and do nothing.
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A promoted secondary MUST accept start, checkpoint and stop in any mode as no-ops that
+    //# change no data.
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start in the other mode MUST be refused with an error that names both modes.
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start of a filter that runs, or whose failover failed, MUST be refused.
+    //= docs/spec/replication.md#losses
+    //= type=test
+    //# A secondary that has lost a writer MUST refuse checkpoints, allow failover, and stay so
+    //# until stop or failover.
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# A checkpoint of a secondary that was not started, has lost copy-before-write, or whose
+    //# failover failed MUST be refused.
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover of a filter that was never started MUST be refused, with the error returned.
+    //= docs/spec/replication.md#commit
+    //= type=test
+    //# A failover MUST be accepted again in FAILOVER_FAILED and begin the commit anew.
+    //= docs/spec/replication.md#stop
+    //= type=test
+    //# A stop of a filter that does not run MUST be refused.
+    //= docs/spec/replication.md#commit
+    //= type=test
+    //# Start, stop and checkpoint MUST be refused in FAILOVER_FAILED.
+    //= docs/spec/replication.md#errors
+    //= type=test
+    //# The status of a filter that is in failover or done without a latched error MUST be no error.
     #[test]
     fn every_command_to_a_secondary_in_every_stage() {
         let stages = [
@@ -267,6 +320,9 @@ mod tests {
         "]].assert_eq(&table(Role::Secondary, &stages));
     }
 
+    //= docs/spec/replication.md#commands
+    //= type=test
+    //# `failover` together with `enable` MUST be refused: it is for stopping only.
     #[test]
     fn the_three_booleans_become_one_command() {
         let command = |enable, primary, failover| {

@@ -165,10 +165,15 @@ impl Commit {
         let Some(range) = self.writes.get(&ticket).map(|write| write.range) else {
             return Poll::Ready(());
         };
+        //= docs/spec/replication.md#commit
+        //# Guest writes that overlap during a commit MUST reach both disks in the same order.
         let mut earlier = self.writes.range(..ticket);
         if earlier.any(|(_, other)| other.range.overlaps(range)) {
             return self.wait(cx);
         }
+        //= docs/spec/replication.md#commit
+        //# A guest write during the commit MUST go to the active disk, and to the secondary disk
+        //# too wherever the commit has copied or is copying.
         let through = self.not_dirty(self.chunks(range));
         if let Some(write) = self.writes.get_mut(&ticket)
             && write.phase == Phase::Waiting
@@ -270,6 +275,9 @@ impl Commit {
 
     /// Takes the first dirty chunks out that are best copied now: those without a guest write on
     /// its way, else any, so that a guest that never pauses cannot hold the commit up.
+    //= docs/spec/replication.md#commit
+    //# A commit MUST copy each chunk once, however fast the guest writes, so that it ends under any
+    //# load.
     fn claim(&mut self) {
         let found = self
             .candidates()
@@ -401,6 +409,10 @@ mod tests {
         assert!(matches!(next_copy(&mut commit), Some(Next::Copy(..))));
     }
 
+    //= docs/spec/replication.md#commit
+    //= type=test
+    //# A guest write during the commit MUST go to the active disk, and to the secondary disk too
+    //# wherever the commit has copied or is copying.
     #[test]
     fn a_write_to_a_chunk_in_flight_follows_the_copy_to_the_secondary_disk() {
         let mut commit = Commit::new(8, CHUNK);
@@ -435,6 +447,9 @@ mod tests {
         assert!(matches!(next_copy(&mut commit), Some(Next::Copy(..))));
     }
 
+    //= docs/spec/replication.md#commit
+    //= type=test
+    //# Guest writes that overlap during a commit MUST reach both disks in the same order.
     #[test]
     fn overlapping_writes_are_carried_out_one_after_the_other() {
         let mut commit = Commit::new(8, CHUNK);
@@ -448,6 +463,10 @@ mod tests {
         assert!(commit.poll_active(second, &mut cx()).is_ready());
     }
 
+    //= docs/spec/replication.md#commit
+    //= type=test
+    //# A commit MUST copy each chunk once, however fast the guest writes, so that it ends under any
+    //# load.
     #[test]
     fn a_guest_that_never_pauses_cannot_hold_the_commit_up() {
         let mut commit = Commit::new(8, CHUNK);

@@ -21,7 +21,8 @@
 //! Source: `docs/spec/replication.md`, section "Several disks".
 
 use crate::action::{Action, OnFailure, Task};
-use crate::stage::{ErrorChange, Input, Refused, Role, Stage, Transition, step};
+use crate::refused::Refused;
+use crate::stage::{ErrorChange, Input, Role, Stage, Transition, step};
 use std::collections::VecDeque;
 
 /// A replication filter that takes part in an operation.
@@ -99,8 +100,13 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
             is_held: false,
             troubles: Vec::new(),
         };
+        //= docs/spec/replication.md#several-disks
+        //# Commands MUST act on all replication nodes of the process, newest first, and succeed if
+        //# there are none.
         operation.members.reverse();
         let rows = operation.rows(input);
+        //= docs/spec/replication.md#several-disks
+        //# A start, checkpoint or stop that one disk refuses MUST change nothing on any disk.
         if input != Input::Failover && !operation.troubles.is_empty() {
             return Err(operation.troubles);
         }
@@ -197,6 +203,9 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
     }
 
     /// The barrier was not reached: what comes after it cannot be done.
+    //= docs/spec/replication.md#checkpoint
+    //# The wait for requests in flight MUST be bounded; past the bound there is no checkpoint, an
+    //# error, and nothing has changed.
     fn give_up_hold(&mut self) {
         let ahead: Vec<_> = self
             .queue
@@ -225,6 +234,12 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
     }
 
     /// Queues the undoing of everything done so far, newest first.
+    //= docs/spec/replication.md#start
+    //# A start that fails anywhere MUST undo everything it did, newest first, and leave a filter
+    //# that can be started again.
+    //= docs/spec/replication.md#several-disks
+    //# A start, checkpoint or stop that fails on one disk before any disk has switched MUST be
+    //# undone on all of them.
     fn undo(&mut self) {
         let undone = std::mem::take(&mut self.done);
         let undoing = undone.into_iter().rev().filter_map(|(disk, action)| {
@@ -237,6 +252,8 @@ impl<K: Clone + PartialEq, E> Operation<K, E> {
     fn recover(&mut self, disk: K, failed: Action, on_failure: OnFailure) {
         match on_failure {
             OnFailure::GoOn => {}
+            //= docs/spec/replication.md#several-disks
+            //# A failover MUST proceed on every disk that can, and return the errors of all others.
             OnFailure::Leave(input) => {
                 self.queue.retain(|queued| queued.disk() != Some(&disk));
                 let detour = self.detour(&disk, input);
@@ -381,6 +398,34 @@ mod tests {
         expected.assert_eq(&transcript(input, members, fails));
     }
 
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# Copy-before-write MUST be in place before the first request is let in after a start.
+    #[test]
+    fn a_start_puts_copy_before_write_in_place_before_requests_are_let_in() {
+        check(
+            Input::Start(Role::Secondary),
+            vec![member("disk", Role::Secondary, Stage::NotStarted)],
+            &[],
+            &expect![[r"
+                disk: ValidateChain
+                disk: ReopenWritable
+                hold
+                disk: AttachBuffers
+                disk: BlockTop
+                disk: InsertCopyBeforeWrite
+                disk: PrepareEmpty
+                disk: MarkOverlaysRunning
+                disk: EmptyBuffers
+                disk: enter Running
+                disk: error Clear
+                release"]],
+        );
+    }
+
+    //= docs/spec/replication.md#several-disks
+    //= type=test
+    //# Commands MUST act on all replication nodes of the process, newest first
     #[test]
     fn a_start_that_fails_on_one_disk_is_undone_on_all() {
         check(
@@ -424,6 +469,10 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#several-disks
+    //= type=test
+    //# Every action of a checkpoint that can fail MUST have succeeded on all disks before the first
+    //# disk is switched.
     #[test]
     fn a_checkpoint_that_cannot_be_prepared_on_one_disk_switches_none() {
         check(
@@ -442,6 +491,9 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#several-disks
+    //= type=test
+    //# A start, checkpoint or stop that one disk refuses MUST change nothing on any disk.
     #[test]
     fn a_checkpoint_that_one_disk_refuses_is_refused_for_all() {
         let mut members = secondaries(Stage::Running);
@@ -456,6 +508,9 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#several-disks
+    //= type=test
+    //# A failover MUST proceed on every disk that can, and return the errors of all others.
     #[test]
     fn a_failover_proceeds_on_every_disk_and_returns_every_error() {
         let mut members = secondaries(Stage::Running);
@@ -523,6 +578,10 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#several-disks
+    //= type=test
+    //# Commands MUST act on all replication nodes of the process, newest first, and succeed if
+    //# there are none.
     #[test]
     fn without_disks_every_command_succeeds() {
         for input in [Input::Start(Role::Primary), Input::Checkpoint, Input::Stop] {
@@ -548,6 +607,10 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# The wait for requests in flight MUST be bounded; past the bound there is no checkpoint, an
+    //# error, and nothing has changed.
     #[test]
     fn a_checkpoint_whose_barrier_is_not_reached_changes_nothing() {
         check(
@@ -603,6 +666,10 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover whose commit cannot be started MUST end in FAILOVER_FAILED with the error
+    //# returned.
     #[test]
     fn a_commit_that_cannot_start_leaves_a_failed_failover() {
         check(
@@ -647,6 +714,10 @@ mod tests {
 
     /// Every single failure of every all-or-nothing command: either both disks have got to the
     /// next stage, or both are where they were and everything done before the switch is undone.
+    //= docs/spec/replication.md#several-disks
+    //= type=test
+    //# A start, checkpoint or stop that fails on one disk before any disk has switched MUST be
+    //# undone on all of them.
     #[test]
     fn whatever_fails_both_disks_end_in_the_same_stage() {
         let commands = [

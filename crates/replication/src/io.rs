@@ -70,13 +70,21 @@ fn primary(stage: Stage, request: Request) -> Path {
     use Request as R;
 
     match (stage, request) {
+        //= docs/spec/replication.md#requests
+        //# A primary MUST fail every read with EIO, in every stage.
         // The local child answers reads; a read that comes here has lost its way.
         (_, R::Read) => Path::Fail,
+        //= docs/spec/replication.md#requests
+        //# A running primary MUST forward writes, zeroes and discards to its child, each as what it
+        //# is.
         (Stage::Running, R::Write | R::WriteZeroes | R::Discard) => Path::Forward(OnLoss::Swallow),
         (Stage::Running, R::Flush) => Path::Forward(OnLoss::Report),
         // After a lost write nothing is sent: what came later would tear the replica.
         (Stage::OutOfSync, R::Write | R::WriteZeroes | R::Discard) => Path::Drop,
         (Stage::OutOfSync, R::BlockStatus) => Path::Fail,
+        //= docs/spec/replication.md#requests
+        //# A primary that is not running, and one that has been stopped, MUST fail writes with EIO
+        //# and send nothing.
         (_, R::Write | R::WriteZeroes | R::Discard) => Path::Fail,
         // Nothing of this stage waits to be made durable over there.
         (_, R::Flush) => Path::Drop,
@@ -90,8 +98,16 @@ fn secondary(stage: Stage, request: Request) -> Path {
 
     match (stage, request) {
         (_, R::BlockStatus) => Path::File,
+        //= docs/spec/replication.md#requests
+        //# After replication has ended a secondary MUST pass every request to its `file` child.
         (S::NotStarted, R::Flush) | (S::Done, _) => Path::File,
+        //= docs/spec/replication.md#requests
+        //# Before start every read, write, zero and discard through the filter MUST fail with EIO,
+        //# in both modes.
         (S::NotStarted, _) => Path::Fail,
+        //= docs/spec/replication.md#requests
+        //# A discard by the secondary's guest MUST NOT change what any reader sees while the
+        //# overlays are in place.
         // A discard of the active disk would let old data of the layers below show again.
         (_, R::Discard) => Path::Drop,
         (_, R::Read) => Path::Active,
@@ -100,6 +116,9 @@ fn secondary(stage: Stage, request: Request) -> Path {
         }
         (S::Failover, R::Write | R::WriteZeroes) => Path::Commit,
         (S::FailoverFailed, R::Write | R::WriteZeroes) => Path::Split,
+        //= docs/spec/replication.md#commit
+        //# A flush during FAILOVER or FAILOVER_FAILED MUST make both the active and the secondary
+        //# disk durable.
         // Writes went to both: a flush that reached one of them would promise too much.
         (S::Failover | S::FailoverFailed, R::Flush) => Path::Both,
     }
@@ -120,6 +139,9 @@ pub enum PeerPath {
 ///
 /// After a failover the secondary disk's writable exports are closed as well, and stay refused
 /// for as long as the filter exists; in [`Stage::Done`] that is all that stands in their way.
+//= docs/spec/replication.md#losses
+//# If copy-before-write ends unasked, the secondary MUST refuse the peer's writes with EIO and
+//# refuse checkpoints; stop and failover stay allowed.
 pub fn peer_path(stage: Stage) -> PeerPath {
     match stage {
         Stage::NotStarted | Stage::Done => PeerPath::Direct,
@@ -168,6 +190,20 @@ mod tests {
         table.trim_end().to_string() + "\n"
     }
 
+    //= docs/spec/replication.md#losses
+    //= type=test
+    //# After the first request that could not be forwarded a primary MUST send nothing more, until
+    //# it is replaced by a new filter node.
+    //= docs/spec/replication.md#requests
+    //= type=test
+    //# A primary MUST fail every read with EIO, in every stage.
+    //= docs/spec/replication.md#requests
+    //= type=test
+    //# A running primary MUST forward writes, zeroes and discards to its child, each as what it is.
+    //= docs/spec/replication.md#requests
+    //= type=test
+    //# A primary that is not running, and one that has been stopped, MUST fail writes with EIO and
+    //# send nothing.
     #[test]
     fn the_way_of_every_request_on_a_primary() {
         let stages = [STAGES[0], STAGES[1], STAGES[2], STAGES[6]];
@@ -180,6 +216,21 @@ mod tests {
         "]].assert_eq(&table(Role::Primary, &stages));
     }
 
+    //= docs/spec/replication.md#requests
+    //= type=test
+    //# After replication has ended a secondary MUST pass every request to its `file` child.
+    //= docs/spec/replication.md#requests
+    //= type=test
+    //# Before start every read, write, zero and discard through the filter MUST fail with EIO, in
+    //# both modes.
+    //= docs/spec/replication.md#requests
+    //= type=test
+    //# A discard by the secondary's guest MUST NOT change what any reader sees while the overlays
+    //# are in place.
+    //= docs/spec/replication.md#commit
+    //= type=test
+    //# A flush during FAILOVER or FAILOVER_FAILED MUST make both the active and the secondary disk
+    //# durable.
     #[test]
     fn the_way_of_every_request_on_a_secondary() {
         expect![[r"
@@ -194,6 +245,10 @@ mod tests {
         "]].assert_eq(&table(Role::Secondary, &STAGES));
     }
 
+    //= docs/spec/replication.md#losses
+    //= type=test
+    //# If copy-before-write ends unasked, the secondary MUST refuse the peer's writes with EIO and
+    //# refuse checkpoints; stop and failover stay allowed.
     #[test]
     fn the_peers_writes_are_carried_out_unprotected_only_outside_replication() {
         let direct: Vec<_> = STAGES

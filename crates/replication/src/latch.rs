@@ -1,7 +1,7 @@
 //! The first error of a filter: what `query-xen-replication-status` says.
 //!
 //! One error is kept, the first, because later ones are mostly its consequences. It is cleared by
-//! a start, a stop and a failover, and by nothing else; when, stands in the stage table.
+//! a start, a stop, a failover and a commit that ends well; when, stands in the stage table.
 //!
 //! Source: `docs/spec/replication.md`, section "Errors".
 
@@ -49,6 +49,9 @@ pub struct Latch {
 
 impl Latch {
     /// Keeps `failure`, unless one is kept already. Says whether it was kept.
+    //= docs/spec/replication.md#errors
+    //# The first error MUST be latched with disk, operation, offset, error number and cause, and
+    //# later ones MUST NOT replace it.
     pub fn set(&mut self, failure: Failure) -> bool {
         let is_first = self.first.is_none();
         self.first.get_or_insert(failure);
@@ -74,8 +77,14 @@ impl Latch {
     /// What a filter in `stage` reports of itself.
     pub fn status(&self, stage: Stage) -> Status<'_> {
         match (stage, &self.first) {
+            //= docs/spec/replication.md#errors
+            //# The status of a filter that was not started MUST be the error that replication is
+            //# not running.
             (Stage::NotStarted, _) => Status::NotRunning,
             (_, Some(failure)) => Status::Failed(failure),
+            //= docs/spec/replication.md#errors
+            //# The status of a filter that is in failover or done without a latched error MUST be
+            //# no error.
             (_, None) => Status::Fine,
         }
     }
@@ -112,6 +121,10 @@ mod tests {
         Failure::new(&error, "colo0", Duration::from_secs(1))
     }
 
+    //= docs/spec/replication.md#errors
+    //= type=test
+    //# The first error MUST be latched with disk, operation, offset, error number and cause, and
+    //# later ones MUST NOT replace it.
     #[test]
     fn the_first_error_stays_until_it_is_cleared() {
         let mut latch = Latch::default();
@@ -134,6 +147,10 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#errors
+    //= type=test
+    //# The status of a filter that was not started MUST be the error that replication is not
+    //# running.
     #[test]
     fn a_filter_that_was_not_started_says_so_whatever_went_wrong() {
         let mut latch = Latch::default();

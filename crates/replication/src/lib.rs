@@ -19,6 +19,7 @@ pub mod commit;
 mod group;
 mod io;
 mod latch;
+mod refused;
 mod split;
 
 pub use action::{
@@ -32,5 +33,6 @@ pub use commit::Commit;
 pub use group::{Member, Operation, Step, Trouble};
 pub use io::{OnLoss, Path, PeerPath, Request, path, peer_path};
 pub use latch::{Failure, Latch, Status};
+pub use refused::{Cause, Refused};
 pub use split::{NoAnswer, Run, Split, Target};
-pub use stage::{Cause, ErrorChange, Input, Refused, Role, Stage, Transition, step};
+pub use stage::{ErrorChange, Input, Role, Stage, Transition, step};

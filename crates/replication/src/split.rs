@@ -69,6 +69,10 @@ impl Split {
     /// # Errors
     ///
     /// [`NoAnswer`] if the extents do not begin where the rest does.
+    //= docs/spec/replication.md#after-a-failed-failover
+    //# A write in FAILOVER_FAILED MUST be cut into runs by whether active or hidden hold the block.
+    //= docs/spec/replication.md#after-a-failed-failover
+    //# Runs that the overlays hold MUST go to the active disk, all others to the secondary disk.
     pub fn next(&mut self, extents: &[Extent]) -> Result<Run, NoAnswer> {
         let start = self.rest.offset();
         let mut end = start;
@@ -80,6 +84,8 @@ impl Split {
             }
             end = end.max(extent.range.end().min(self.rest.end()));
         }
+        //= docs/spec/replication.md#after-a-failed-failover
+        //# A block status that fails MUST fail the write.
         let target = target
             .filter(|_| end > start)
             .ok_or(NoAnswer { offset: start })?;
@@ -99,6 +105,8 @@ fn target_of(extent: &Extent) -> Target {
 
 /// The run from the start of `rest` to `end`, moved to a multiple of [`SECTOR`]. A sector of which
 /// the overlays hold any byte is theirs.
+//= docs/spec/replication.md#after-a-failed-failover
+//# Runs MUST begin and end at multiples of 512 bytes, but for the ends of the write.
 fn whole_sectors(rest: ByteRange, end: u64, target: Target) -> Run {
     let start = rest.offset();
     let up = |offset: u64| {
@@ -155,6 +163,12 @@ mod tests {
         runs.assert_eq(&actual.join("\n"));
     }
 
+    //= docs/spec/replication.md#after-a-failed-failover
+    //= type=test
+    //# A write in FAILOVER_FAILED MUST be cut into runs by whether active or hidden hold the block.
+    //= docs/spec/replication.md#after-a-failed-failover
+    //= type=test
+    //# Runs that the overlays hold MUST go to the active disk, all others to the secondary disk.
     #[test]
     fn a_write_is_cut_where_allocation_changes() {
         check(
@@ -180,6 +194,9 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#after-a-failed-failover
+    //= type=test
+    //# Runs MUST begin and end at multiples of 512 bytes, but for the ends of the write.
     #[test]
     fn a_sector_that_is_partly_allocated_goes_to_the_overlay_whole() {
         let extent = |start, end, depth| Extent {
@@ -217,6 +234,9 @@ mod tests {
             .collect()
     }
 
+    //= docs/spec/replication.md#after-a-failed-failover
+    //= type=test
+    //# A block status that fails MUST fail the write.
     #[test]
     fn a_block_status_without_an_answer_fails_the_write() {
         let mut split = Split::new(ByteRange::between(512, 1024));

@@ -30,6 +30,7 @@
 //! Source: `docs/spec/replication.md`, section "Stages".
 
 use crate::action::{self, Task};
+use crate::refused::{Cause, Refused};
 use std::fmt;
 
 /// The side of the pair a filter serves; the option is spelled `mode`.
@@ -120,48 +121,6 @@ pub struct Transition {
     pub then: &'static [Task],
 }
 
-/// The input is not accepted; nothing has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{cause}")]
-pub struct Refused {
-    /// The side that refused.
-    pub role: Role,
-    /// The stage it stays in.
-    pub stage: Stage,
-    /// What it was asked.
-    pub input: Input,
-    /// Why not.
-    pub cause: Cause,
-}
-
-/// Why an input was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
-    /// Start: replication runs, or its failover failed.
-    #[error("replication runs already, or its failover failed")]
-    AlreadyStarted,
-    /// Start: the other side was asked for.
-    #[error("this node needs mode '{own}', but mode '{asked}' was asked for")]
-    WrongMode {
-        /// The node's own side.
-        own: Role,
-        /// The side that was asked for.
-        asked: Role,
-    },
-    /// Stop or failover: there is nothing to end.
-    #[error("replication is not running")]
-    NotRunning,
-    /// Checkpoint: copy-before-write is not there, so there is no old view to give up.
-    #[error("copy-before-write is not running, so there is nothing to checkpoint")]
-    NoCopyBeforeWrite,
-    /// Checkpoint: writes of the peer are missing, or may be.
-    #[error("the peer's writes may be incomplete: stop replication or fail over")]
-    OutOfSync,
-    /// The report makes no sense here: a mistake of ours, not of a user.
-    #[error("unexpected report to the replication stage")]
-    Unexpected,
-}
-
 /// Decides what `input` does to a filter of the given `role` in the given `stage`.
 ///
 /// # Errors
@@ -180,6 +139,16 @@ pub fn step(role: Role, stage: Stage, input: Input) -> Result<Transition, Refuse
     })
 }
 
+//= docs/spec/replication.md#checkpoint
+//# A checkpoint of a primary MUST succeed and do nothing, in every stage.
+//= docs/spec/replication.md#start
+//# A start of a primary MUST need nothing but the right mode and stage.
+//= docs/spec/replication.md#stop
+//# A stop of a primary, with or without failover, MUST end in DONE, clear the latched error and
+//# detach nothing.
+//= docs/spec/replication.md#losses
+//# After the first request that could not be forwarded a primary MUST send nothing more, until it
+//# is replaced by a new filter node.
 fn primary(stage: Stage, input: Input) -> Result<Transition, Cause> {
     use ErrorChange::{Clear, Keep, Latch};
     use Input as I;
@@ -235,6 +204,45 @@ fn secondary(stage: Stage, input: Input) -> Result<Transition, Cause> {
 }
 
 /// A secondary is told to do something.
+//= docs/spec/replication.md#checkpoint
+//# A checkpoint of a filter that is in failover or done MUST succeed and do nothing.
+//= docs/spec/replication.md#stop
+//# A stop of a filter that is in failover or done MUST succeed and do nothing.
+//= docs/spec/replication.md#failover
+//# A failover of a filter that is in failover or done MUST succeed and do nothing.
+//= docs/spec/replication.md#failover
+//# A promoted secondary MUST accept start, checkpoint and stop in any mode as no-ops that change no
+//# data.
+//= docs/spec/replication.md#start
+//# A start that succeeds MUST clear the latched error.
+//= docs/spec/replication.md#start
+//# A start in the other mode MUST be refused with an error that names both modes.
+//= docs/spec/replication.md#start
+//# A start of a filter that runs, or whose failover failed, MUST be refused.
+//= docs/spec/replication.md#checkpoint
+//# A checkpoint MUST NOT clear the latched error.
+//= docs/spec/replication.md#losses
+//# A secondary that has lost a writer MUST refuse checkpoints, allow failover, and stay so until
+//# stop or failover.
+//= docs/spec/replication.md#checkpoint
+//# A checkpoint of a secondary that was not started, has lost copy-before-write, or whose failover
+//# failed MUST be refused.
+//= docs/spec/replication.md#failover
+//# A failover of a filter that was never started MUST be refused, with the error returned.
+//= docs/spec/replication.md#failover
+//# A failover that begins MUST clear the latched error: a healthy failover is never reported as
+//# one.
+//= docs/spec/replication.md#errors
+//# The latched error MUST be cleared by a start, a stop, a failover and a commit that ends well
+//= docs/spec/replication.md#failover
+//# A failover MUST enter FAILOVER, start the commit and return; the commit goes on in the
+//# background.
+//= docs/spec/replication.md#commit
+//# A failover MUST be accepted again in FAILOVER_FAILED and begin the commit anew.
+//= docs/spec/replication.md#stop
+//# A stop of a filter that does not run MUST be refused.
+//= docs/spec/replication.md#commit
+//# Start, stop and checkpoint MUST be refused in FAILOVER_FAILED.
 fn command(stage: Stage, input: Input) -> Result<Transition, Cause> {
     use ErrorChange::{Clear, Keep};
     use Input as I;
@@ -263,6 +271,8 @@ fn command(stage: Stage, input: Input) -> Result<Transition, Cause> {
 }
 
 /// A secondary's node comes up over old overlays, or goes away.
+//= docs/spec/replication.md#close-and-restart
+//# Closing a running filter MUST stop it as a stop without failover does.
 fn opened_or_closed(stage: Stage, input: Input) -> Result<Transition, Cause> {
     use ErrorChange::{Clear, Keep};
     use Stage as S;
@@ -281,6 +291,17 @@ fn opened_or_closed(stage: Stage, input: Input) -> Result<Transition, Cause> {
 }
 
 /// A secondary is told what has happened.
+//= docs/spec/replication.md#checkpoint
+//# A checkpoint that fails MUST leave the stage as it was.
+//= docs/spec/replication.md#failover
+//# A failover that cannot get rid of a writer in time MUST return an error, leave the guest its
+//# view, and refuse checkpoints from then on.
+//= docs/spec/replication.md#commit
+//# A commit that fails MUST end in FAILOVER_FAILED with the error latched, the chain in place and
+//# what the guest sees unchanged.
+//= docs/spec/replication.md#losses
+//# A writer of the secondary disk that goes away without a clean disconnect, or with requests in
+//# flight, MUST be latched in the secondary's status.
 fn report(stage: Stage, input: Input) -> Result<Transition, Cause> {
     use ErrorChange::{Clear, Keep, Latch};
     use Input as I;
@@ -374,6 +395,10 @@ mod tests {
 
     /// Every row is listed; a reader can check the table against the specification without
     /// reading `step`, and no edit can change it unnoticed.
+    //= docs/spec/replication.md#stop
+    //= type=test
+    //# A stop of a primary, with or without failover, MUST end in DONE, clear the latched error and
+    //# detach nothing.
     #[test]
     fn the_whole_table_of_a_primary() {
         let table = rows(Role::Primary, &COMMANDS) + &rows(Role::Primary, &REPORTS);
@@ -410,6 +435,23 @@ mod tests {
         .assert_eq(&table);
     }
 
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start that succeeds MUST clear the latched error.
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# A checkpoint MUST NOT clear the latched error.
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover that begins MUST clear the latched error: a healthy failover is never reported as
+    //# one.
+    //= docs/spec/replication.md#errors
+    //= type=test
+    //# The latched error MUST be cleared by a start, a stop, a failover and a commit that ends well
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover MUST enter FAILOVER, start the commit and return; the commit goes on in the
+    //# background.
     #[test]
     fn what_a_secondary_is_told_to_do() {
         let table = rows(Role::Secondary, &COMMANDS);
@@ -453,6 +495,23 @@ mod tests {
         .assert_eq(&table);
     }
 
+    //= docs/spec/replication.md#close-and-restart
+    //= type=test
+    //# Closing a running filter MUST stop it as a stop without failover does.
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# A checkpoint that fails MUST leave the stage as it was.
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A failover that cannot get rid of a writer in time MUST return an error, leave the guest its
+    //# view, and refuse checkpoints from then on.
+    //= docs/spec/replication.md#losses
+    //= type=test
+    //# A writer of the secondary disk that goes away without a clean disconnect, or with requests
+    //# in flight, MUST be latched in the secondary's status.
+    //= docs/spec/replication.md#errors
+    //= type=test
+    //# The latched error MUST be cleared by a start, a stop, a failover and a commit that ends well
     #[test]
     fn what_a_secondary_is_told_has_happened() {
         let table = rows(Role::Secondary, &REPORTS);
