@@ -2,17 +2,21 @@
 //!
 //! A failed step does not stop the later ones: one run shows all that is wrong.
 
+use std::env;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::packages::Policy;
-use crate::suites::Count;
+use crate::suites::{Count, Size};
 use crate::{deny, fuzz, mutants, shell, suites, tidy, trace};
 
 /// The wish for the whole run. A slower one is pointed out, not failed: hosts differ.
 const WISH: Duration = Duration::from_mins(15);
+
+/// Random runs of the simulation; one more takes its seed from the commit.
+const SIM_SEEDS: u32 = 20_000;
 
 /// A check and the name it has in the report.
 type Step = (&'static str, fn() -> Result<()>);
@@ -37,7 +41,7 @@ pub(crate) fn run(policy: Policy) -> ExitCode {
     }
     let mut count = Count::default();
     report.step("test", || {
-        count = suites::count(policy, &[])?;
+        count = suites::count(policy, &[], &sizes()?)?;
         count.verdict()
     });
     report.print();
@@ -47,6 +51,21 @@ pub(crate) fn run(policy: Policy) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// How much the random tests do here; what the environment says already is left as it is.
+fn sizes() -> Result<Vec<Size>> {
+    let commit = shell::capture(&mut shell::tool("git", &["rev-parse", "HEAD"]))?;
+    let seed = commit.get(..16).context("git names no commit")?;
+    let seed = u64::from_str_radix(seed, 16).context("git names no commit")?;
+    let sizes = [
+        ("SIM_SEEDS", SIM_SEEDS.to_string()),
+        ("SIM_EXTRA_SEED", seed.to_string()),
+    ];
+    Ok(sizes
+        .into_iter()
+        .filter(|(name, _)| env::var_os(name).is_none())
+        .collect())
 }
 
 fn fmt() -> Result<()> {

@@ -11,9 +11,12 @@ use anyhow::{Result, bail};
 use crate::packages::Policy;
 use crate::{packages, shell};
 
+/// A variable that says how much a test does, and its value.
+pub(crate) type Size = (&'static str, String);
+
 /// Runs the tests that `runner_args` select, all without any; the last line printed is the count.
 pub(crate) fn run(policy: Policy, runner_args: &[String]) -> ExitCode {
-    let outcome = count(policy, runner_args);
+    let outcome = count(policy, runner_args, &[]);
     let verdict = outcome
         .as_ref()
         .map_err(ToString::to_string)
@@ -28,12 +31,13 @@ pub(crate) fn run(policy: Policy, runner_args: &[String]) -> ExitCode {
     }
 }
 
-/// Installs the tools that are missing, runs the tests, adds up the results.
-pub(crate) fn count(policy: Policy, runner_args: &[String]) -> Result<Count> {
+/// Installs the tools that are missing, runs the tests with `sizes` in their environment, adds up
+/// the results.
+pub(crate) fn count(policy: Policy, runner_args: &[String], sizes: &[Size]) -> Result<Count> {
     packages::provide(policy)?;
     let mut sum = Count::default();
     for mut suite in suites(runner_args) {
-        let heard = shell::listen(&mut suite)?;
+        let heard = shell::listen(suite.envs(sizes.iter().cloned()))?;
         let mut count = Count::of(&heard.lines);
         count.broken |= !heard.success;
         sum.add(&count);

@@ -104,8 +104,13 @@ fn find_in_word(word: &str) -> Option<String> {
     None
 }
 
-/// True where `rest`, the end of `word`, begins as the names of our own drivers and commands do.
+/// True where `rest`, the end of `word`, begins as the names of our own drivers, commands and
+/// files do.
 fn is_own_prefix(word: &str, rest: &str) -> bool {
+    let before = word.strip_suffix(rest).unwrap_or_default();
+    if before.ends_with('.') && rest == "ai" {
+        return true;
+    }
     rest.starts_with("ai-") || rest.starts_with("ai_") || word.starts_with("X_AI_")
 }
 
@@ -160,6 +165,7 @@ mod tests {
             "X_AI_STAGE_CHANGE",
             "ai_overlay",
             "`ai-`",
+            "hidden.ai",
         ] {
             assert_eq!(find(own), None, "{own}");
         }
