@@ -69,7 +69,13 @@ fn sizes() -> Result<Vec<Size>> {
 }
 
 fn fmt() -> Result<()> {
-    shell::run(&mut shell::cargo(&["fmt", "--all", "--check"]))
+    shell::run(&mut shell::cargo(&["fmt", "--all", "--check"]))?;
+    shell::run(&mut shell::cargo(&[
+        "fmt",
+        "--check",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+    ]))
 }
 
 fn clippy() -> Result<()> {
