@@ -8,6 +8,10 @@ use crate::shell;
 
 const SUBJECT_CHARS: usize = 72;
 
+/// Messages that were on the main branch before anything checked them; they cannot be changed any
+/// more. The list does not grow: what is not landed yet can still be worded.
+const FORGIVEN: &[&str] = &["4c4fe48"];
+
 /// One commit's message.
 pub(crate) struct Commit {
     id: String,
@@ -31,11 +35,15 @@ pub(crate) fn read() -> Result<Vec<Commit>> {
 
 /// Checks every message.
 pub(crate) fn check(commits: &[Commit]) -> Vec<Problem> {
-    let problems = commits.iter().flat_map(|commit| {
-        complaints(&commit.message)
-            .into_iter()
-            .map(|what| Problem::new(format!("commit {}", commit.id), what))
-    });
+    let forgiven = |commit: &&Commit| FORGIVEN.iter().any(|id| commit.id.starts_with(id));
+    let problems = commits
+        .iter()
+        .filter(|commit| !forgiven(commit))
+        .flat_map(|commit| {
+            complaints(&commit.message)
+                .into_iter()
+                .map(|what| Problem::new(format!("commit {}", commit.id), what))
+        });
     problems.collect()
 }
 

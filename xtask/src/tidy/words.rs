@@ -107,11 +107,8 @@ fn find_in_word(word: &str) -> Option<String> {
 /// True where `rest`, the end of `word`, begins as the names of our own drivers, commands and
 /// files do.
 fn is_own_prefix(word: &str, rest: &str) -> bool {
-    let before = word.strip_suffix(rest).unwrap_or_default();
-    if before.ends_with('.') && rest == "ai" {
-        return true;
-    }
-    rest.starts_with("ai-") || rest.starts_with("ai_") || word.starts_with("X_AI_")
+    let is_ending = rest.len() == 2 && word.ends_with(".ai");
+    is_ending || rest.starts_with("ai-") || rest.starts_with("ai_") || word.starts_with("X_AI_")
 }
 
 fn is_banned(word: &str) -> bool {
