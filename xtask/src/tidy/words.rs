@@ -107,7 +107,8 @@ fn find_in_word(word: &str) -> Option<String> {
 /// True where `rest`, the end of `word`, begins as the names of our own drivers, commands and
 /// files do.
 fn is_own_prefix(word: &str, rest: &str) -> bool {
-    let is_ending = rest.len() == 2 && word.ends_with(".ai");
+    let before = word.strip_suffix(rest).unwrap_or_default();
+    let is_ending = rest.len() == 2 && rest == rest.to_ascii_lowercase() && before.ends_with('.');
     is_ending || rest.starts_with("ai-") || rest.starts_with("ai_") || word.starts_with("X_AI_")
 }
 
