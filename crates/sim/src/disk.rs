@@ -45,7 +45,7 @@ pub enum DiskOp {
 }
 
 /// A fault to come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Which operation it strikes.
     pub op: DiskOp,

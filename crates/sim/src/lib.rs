@@ -23,3 +23,6 @@ pub mod medium;
 pub mod network;
 
 pub mod model;
+
+pub mod layout;
+pub mod script;
