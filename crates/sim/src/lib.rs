@@ -26,3 +26,5 @@ pub mod model;
 
 pub mod layout;
 pub mod script;
+
+pub mod world;
