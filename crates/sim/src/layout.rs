@@ -38,6 +38,13 @@ impl Layout {
         }
     }
 
+    /// Blocks none of which lies in two sectors, so that nothing tears them: every other sector is
+    /// one block, the others are cut in two. `length` is in bytes, a multiple of 1024.
+    pub fn untearable(length: u64) -> Layout {
+        let pairs = usize::try_from(length / 1024).unwrap_or(0);
+        Layout::repeated(pairs, &[512, 200, 312])
+    }
+
     /// How many blocks there are.
     pub fn blocks(&self) -> usize {
         self.ends.len()

@@ -2,8 +2,8 @@
 
 use super::{DiskOp, Disks, Effect, errno};
 use crate::executor::Life;
-use crate::medium::{Change, Medium};
-use block::{Buffer, ByteRange, Extent, Shares};
+use crate::medium::{Change, Medium, SECTOR};
+use block::{Buffer, ByteRange, Extent, Shares, align_down};
 use bytes::Bytes;
 use drivers::ports::{File, FileInfo, Runtime};
 use futures_util::future::LocalBoxFuture;
@@ -57,27 +57,26 @@ impl SimFile {
         Ok(())
     }
 
-    /// Cuts one write in four at a sector.
+    /// Cuts one write in four where a sector ends; sectors are never torn.
     fn halves(&self, change: Change) -> (Change, Option<Change>) {
         let rng = &self.disks.state.rng;
-        match change {
-            Change::Write(offset, data) if data.len() > 512 && rng.percent(25) => {
-                let within = rng.index(data.len() / 512).saturating_mul(512);
-                let (head, tail) = (data.slice(..within), data.slice(within..));
-                let middle = offset.saturating_add(u64::try_from(within).unwrap_or(0));
-                if rng.percent(50) {
-                    (
-                        Change::Write(offset, head),
-                        Some(Change::Write(middle, tail)),
-                    )
-                } else {
-                    (
-                        Change::Write(middle, tail),
-                        Some(Change::Write(offset, head)),
-                    )
-                }
+        let (offset, data) = match change {
+            Change::Write(offset, data) if rng.percent(25) => (offset, data),
+            whole @ (Change::Write(..) | Change::Zero(..) | Change::Length(_)) => {
+                return (whole, None);
             }
-            whole @ (Change::Write(..) | Change::Zero(..) | Change::Length(_)) => (whole, None),
+        };
+        let middle = align_down(offset.saturating_add(rng.below(len(data.len()))), SECTOR);
+        let Some(within) = middle.checked_sub(offset).filter(|within| *within > 0) else {
+            return (Change::Write(offset, data), None);
+        };
+        let within = usize::try_from(within).unwrap_or(0);
+        let head = Change::Write(offset, data.slice(..within));
+        let tail = Change::Write(middle, data.slice(within..));
+        if rng.percent(50) {
+            (head, Some(tail))
+        } else {
+            (tail, Some(head))
         }
     }
 
