@@ -12,6 +12,7 @@ pub mod ports;
 
 pub mod ai_overlay;
 pub mod blkdebug;
+pub mod copy_before_write;
 pub mod file;
 pub mod null_co;
 pub mod raw;

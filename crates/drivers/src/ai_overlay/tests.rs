@@ -430,9 +430,11 @@ fn check_all_cuts(
 ) {
     let mut known = BTreeSet::new();
     for cut in 0..=log.len() {
-        let marks = log[..cut].iter().rev().find_map(|entry| match entry {
-            Entry::Mark(number) => Some(*number),
-            _ => None,
+        let marks = log[..cut].iter().rev().find_map(|entry| {
+            if let Entry::Mark(number) = entry {
+                return Some(*number);
+            }
+            None
         });
         let mark = marks.unwrap_or(0);
         for left in after_power_cut(&[], &log[..cut], 6, world) {

@@ -79,6 +79,12 @@ impl Disk {
         self.0.hung.set(true);
     }
 
+    /// Answers again, and does not fail any more.
+    pub(crate) fn heal(&self) {
+        self.0.hung.set(false);
+        self.0.failures.borrow_mut().clear();
+    }
+
     pub(crate) fn yanks(&self) -> u64 {
         self.0.yanks.get()
     }
@@ -229,9 +235,11 @@ pub(crate) fn after_power_cut(
     bound: u32,
     world: &World,
 ) -> Vec<Vec<u8>> {
-    let ended = log.iter().rev().find_map(|entry| match entry {
-        Entry::FlushEnd(number) => Some(*number),
-        _ => None,
+    let ended = log.iter().rev().find_map(|entry| {
+        if let Entry::FlushEnd(number) = entry {
+            return Some(*number);
+        }
+        None
     });
     let begun = |entry: &Entry| ended.is_some_and(|n| *entry == Entry::FlushBegin(n));
     let durable = log.iter().position(begun).unwrap_or(0);
@@ -246,7 +254,9 @@ pub(crate) fn after_power_cut(
         })
         .collect();
     let mut base = start.to_vec();
-    durable.iter().for_each(|entry| apply(&mut base, entry));
+    for entry in durable {
+        apply(&mut base, entry);
+    }
     let count = u32::try_from(loose.len()).unwrap();
     let subsets: Vec<u64> = if count <= bound {
         (0..1 << count).collect()
