@@ -25,9 +25,12 @@ mod errno;
 mod extents;
 mod inbox;
 mod outbox;
+#[cfg(test)]
+mod pair;
 pub mod server;
 #[cfg(test)]
 mod testing;
+pub mod uri;
 mod want;
 pub mod wire;
 

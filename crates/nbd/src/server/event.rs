@@ -121,6 +121,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// The client's name for the request: for logs, it need not be unique.
+    pub fn cookie(&self) -> Cookie {
+        self.cookie
+    }
+
     /// Payload bytes that this request makes the server hold.
     pub(super) fn payload(&self) -> u32 {
         let carried = matches!(self.code, CommandCode::Read | CommandCode::Write);

@@ -24,6 +24,9 @@ mod request;
 mod response;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 pub use context::{ContextQuery, ContextSet, MetaContext};
 pub use flags::{
     ChunkFlags, ClientFlags, CommandFlags, HandshakeFlags, StatusFlags, TransmissionFlags,
