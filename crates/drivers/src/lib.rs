@@ -15,6 +15,7 @@ pub mod blkdebug;
 pub mod copy_before_write;
 pub mod file;
 pub mod null_co;
+pub mod quorum;
 pub mod raw;
 pub mod replication;
 
