@@ -14,6 +14,7 @@ pub mod ai_overlay;
 pub mod blkdebug;
 pub mod copy_before_write;
 pub mod file;
+pub mod nbd;
 pub mod null_co;
 pub mod quorum;
 pub mod raw;

@@ -17,6 +17,7 @@ use block::{Buffer, ByteRange, Extent};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -204,6 +205,16 @@ pub enum Address {
         /// Port; 0 picks one when listening.
         port: u16,
     },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "unix socket '{}'", path.display()),
+            Address::Inet { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Inet { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }
 
 /// Sockets.

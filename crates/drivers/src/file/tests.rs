@@ -3,6 +3,7 @@
 use super::{FileDriver, Options};
 use crate::os;
 use crate::ports::{Aio, File, FileInfo, FileOptions, Files, Ports};
+use crate::testing::program::{Program, run};
 use block::{
     ByteRange, Driver, Error, ErrorKind, Extent, Node, NodeOptions, Permissions, Shares,
     WriteFlags, ZeroFlags,
@@ -13,7 +14,6 @@ use futures_util::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
 
 const PLAIN: WriteFlags = WriteFlags {
@@ -369,38 +369,6 @@ fn exporting(writable: bool) -> Shares {
     }
 }
 
-/// A program of QEMU that stays until it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn qemu(program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn run(mut command: Command) -> Output {
-    command
-        .output()
-        .expect("qemu-io is missing; install it with: apt-get install qemu-utils")
-}
-
-/// Waits until a program has set its socket up.
-fn wait_for(socket: &Path) {
-    while std::os::unix::net::UnixStream::connect(socket).is_err() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
-
 fn locks_of(path: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
@@ -419,13 +387,8 @@ fn qemu_cannot_write_an_image_that_is_ours_and_can_read_one_we_share() {
     on_node(&options(&path), |node| async move {
         let locks = node.driver().capabilities().image_locks.unwrap();
         let file = path.to_str().unwrap();
-        let write = || run(qemu("qemu-io", &["-f", "raw", "-c", "write 0 4k", file]));
-        let read = || {
-            run(qemu(
-                "qemu-io",
-                &["-r", "-f", "raw", "-c", "read 0 4k", file],
-            ))
-        };
+        let write = || run("qemu-io", &["-f", "raw", "-c", "write 0 4k", file]);
+        let read = || run("qemu-io", &["-r", "-f", "raw", "-c", "read 0 4k", file]);
         assert!(
             write().status.success(),
             "nothing is locked before anybody uses the node"
@@ -467,11 +430,7 @@ fn an_image_that_qemu_serves_is_locked_byte_for_byte_as_we_lock_it_and_refused_t
             arguments.push("-r");
         }
         arguments.push(path.to_str().unwrap());
-        let server = qemu("qemu-nbd", &arguments).spawn();
-        let server =
-            server.expect("qemu-nbd is missing; install it with: apt-get install qemu-utils");
-        let server = Running(server);
-        wait_for(&socket);
+        let server = Program::serving(&socket, "qemu-nbd", &arguments);
         let theirs = locks_of(&path);
         assert_eq!(theirs, [used, "203 203"]);
         on_node(&options(&path), |node| async move {

@@ -35,9 +35,8 @@ impl Network for HostNetwork {
         let address = address.clone();
         Box::pin(async move {
             let socket = connect(&address).await;
-            let socket = socket.map_err(|error| {
-                explain(&error, format_args!("cannot connect to {}", show(&address)))
-            })?;
+            let socket = socket
+                .map_err(|error| explain(&error, format_args!("cannot connect to {address}")))?;
             Ok(HostStream::shared(socket))
         })
     }
@@ -64,15 +63,6 @@ async fn connect(address: &Address) -> io::Result<Socket> {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             Socket::tcp(stream)
         }
-    }
-}
-
-/// An address as users write it.
-fn show(address: &Address) -> String {
-    match address {
-        Address::Unix(path) => format!("unix socket '{}'", path.display()),
-        Address::Inet { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-        Address::Inet { host, port } => format!("{host}:{port}"),
     }
 }
 
@@ -271,7 +261,7 @@ impl TcpServer {
 }
 
 fn cannot_listen(error: &io::Error, address: &Address) -> io::Error {
-    let context = format!("cannot listen on {}", show(address));
+    let context = format!("cannot listen on {address}");
     if error.kind() == io::ErrorKind::AddrInUse {
         let message =
             format!("{context}: another program listens there; stop it or choose another");

@@ -4,6 +4,7 @@
 //! interleavings and one seed is one.
 
 mod disk;
+pub(crate) mod program;
 
 pub(crate) use disk::{Disk, Entry, after_power_cut};
 
