@@ -39,10 +39,15 @@ impl Layout {
     }
 
     /// Blocks none of which lies in two sectors, so that nothing tears them: every other sector is
-    /// one block, the others are cut in two. `length` is in bytes, a multiple of 1024.
+    /// one block, the others are cut in two. The rest of a `length` (bytes) that is no multiple of
+    /// 1024 is one block, of 8 to 512 bytes.
     pub fn untearable(length: u64) -> Layout {
         let pairs = usize::try_from(length / 1024).unwrap_or(0);
-        Layout::repeated(pairs, &[512, 200, 312])
+        let mut layout = Layout::repeated(pairs, &[512, 200, 312]);
+        if length > layout.length() {
+            layout.ends.push(length);
+        }
+        layout
     }
 
     /// How many blocks there are.

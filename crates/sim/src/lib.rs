@@ -28,3 +28,8 @@ pub mod layout;
 pub mod script;
 
 pub mod world;
+
+pub mod run;
+
+pub mod minimise;
+pub mod random;

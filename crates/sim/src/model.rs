@@ -47,6 +47,17 @@ pub enum Outcome {
     Unknown,
 }
 
+/// How a checkpoint ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// The view shows the peer's contents at an instant between call and return.
+    Done,
+    /// Nothing has changed.
+    Failed,
+    /// One of the two.
+    Unknown,
+}
+
 /// A write that has begun: hand it back to [`Model::end_write`].
 #[derive(Clone, Debug)]
 pub struct Begun {
@@ -66,6 +77,8 @@ pub struct Model {
     epochs: Vec<Epoch>,
     /// Guest writes that ended before this survive a crash.
     durable: Time,
+    /// When a checkpoint ended whose outcome is not known yet.
+    unsettled: Option<Time>,
 }
 
 impl Model {
@@ -90,6 +103,7 @@ impl Model {
                 vec![History::new(); blocks],
             )],
             durable: 0,
+            unsettled: None,
         }
     }
 
@@ -145,28 +159,30 @@ impl Model {
     }
 
     /// The checkpoint called at `called` has returned; one that fails changes nothing (R53).
-    pub fn end_checkpoint(&mut self, called: Time, succeeded: bool) {
+    pub fn end_checkpoint(&mut self, called: Time, verdict: Checkpoint) {
         let now = self.tick();
         let begun = |epoch: &Epoch| epoch.during.start == called;
-        if !succeeded {
+        if verdict == Checkpoint::Failed {
             self.epochs.retain(|epoch| !begun(epoch));
             return;
         }
         for epoch in &mut self.epochs {
             if begun(epoch) {
-                epoch.base = Base::Cut(called..=now);
+                epoch.base.end_by(now);
                 epoch.overtake(called);
-            } else {
+            } else if verdict == Checkpoint::Done {
                 epoch.during.end = epoch.during.end.min(now);
             }
         }
+        if verdict == Checkpoint::Unknown {
+            self.unsettled = Some(now);
+        }
     }
 
-    /// Replication has been stopped without failover; begin it as a checkpoint. The view then shows
-    /// the peer's contents as they are, and what its guest writes from now on.
-    pub fn end_stop(&mut self, called: Time, succeeded: bool) {
-        self.end_checkpoint(called, succeeded);
-        if let (true, Some(epoch)) = (succeeded, self.epochs.last_mut()) {
+    /// The checkpoint that has just ended was a stop without failover: the view shows the peer's
+    /// contents as they are, and what its guest writes from now on.
+    pub fn stopped(&mut self) {
+        if let Some(epoch) = self.epochs.last_mut() {
             epoch.base = Base::Live;
         }
     }
@@ -213,8 +229,23 @@ impl Model {
         // Where two epochs explain it, nothing is learnt.
         if let [(epoch, learnt)] = &mut fitting[..] {
             epoch.learn(std::mem::take(learnt));
+            let found = epoch.during.start;
+            self.settle(called, found);
         }
         Ok(())
+    }
+
+    /// A read called at `called` has found the epoch that began at `found`: if a checkpoint of unknown
+    /// outcome had ended by then, that is the one there is.
+    fn settle(&mut self, called: Time, found: Time) {
+        let ended = self.unsettled.take_if(|ended| *ended < called);
+        if ended.is_some() {
+            for epoch in self.epochs.iter_mut().filter(|e| e.during.start != found) {
+                epoch.during.end = epoch.during.end.min(called);
+            }
+            self.epochs
+                .retain(|epoch| epoch.during.start <= found || epoch.during.end > called);
+        }
     }
 
     /// A read of the secondary disk by the peer, called at `called`, has answered `tags`.
@@ -308,7 +339,7 @@ mod tests {
 
     fn checkpoint(model: &mut Model) {
         let called = model.begin_checkpoint();
-        model.end_checkpoint(called, true);
+        model.end_checkpoint(called, Checkpoint::Done);
     }
 
     fn sees(model: &mut Model, tags: [Tag; 2]) -> bool {
@@ -355,7 +386,7 @@ mod tests {
         let called = model.begin_checkpoint();
         write(&mut model, Writer::Peer, 0, 2);
         write(&mut model, Writer::Peer, 1, 3);
-        model.end_checkpoint(called, true);
+        model.end_checkpoint(called, Checkpoint::Done);
         assert!(
             !sees(&mut model, [1, 3]),
             "3 was written after 2 had been answered"
@@ -385,9 +416,22 @@ mod tests {
         write(&mut model, Writer::Peer, 0, 2);
         write(&mut model, Writer::Guest, 1, 9);
         let called = model.begin_checkpoint();
-        model.end_checkpoint(called, false);
+        model.end_checkpoint(called, Checkpoint::Failed);
         assert!(sees(&mut model, [1, 9]));
         assert!(!sees(&mut model, [2, 1]) && !sees(&mut model, [1, 1]));
+    }
+
+    #[test]
+    fn a_checkpoint_of_unknown_outcome_is_settled_by_the_first_who_looks() {
+        for seen_first in [1, 2] {
+            let mut model = model();
+            write(&mut model, Writer::Peer, 0, 2);
+            let called = model.begin_checkpoint();
+            model.end_checkpoint(called, Checkpoint::Unknown);
+            assert!(sees(&mut model, [seen_first, 1]));
+            assert!(sees(&mut model, [seen_first, 1]));
+            assert!(!sees(&mut model, [3 - seen_first, 1]));
+        }
     }
 
     #[test]
@@ -407,7 +451,8 @@ mod tests {
         let mut model = model();
         write(&mut model, Writer::Guest, 1, 9);
         let called = model.begin_checkpoint();
-        model.end_stop(called, true);
+        model.end_checkpoint(called, Checkpoint::Done);
+        model.stopped();
         write(&mut model, Writer::Peer, 0, 2);
         assert!(sees(&mut model, [2, 1]) && !sees(&mut model, [1, 1]));
     }

@@ -116,6 +116,13 @@ impl Base {
         }
     }
 
+    /// The cut lies no later than `now`.
+    pub(super) fn end_by(&mut self, now: Time) {
+        if let Base::Cut(cut) = self {
+            *cut = *cut.start()..=now.min(*cut.end());
+        }
+    }
+
     /// `tag` was seen where the peer's writes were `peer`: the cut lies in its window.
     fn narrow(&mut self, peer: &[Write], tag: Tag) {
         let Base::Cut(cut) = self else { return };
