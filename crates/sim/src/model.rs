@@ -124,6 +124,10 @@ impl Model {
             overtaken: false,
         };
         self.each_history(writer, &blocks, |history| history.push(write.clone()));
+        // A checkpoint on its way may come after it.
+        for epoch in self.epochs.iter_mut().filter(|epoch| epoch.coming) {
+            epoch.doubt();
+        }
         Begun { writer, blocks, at }
     }
 
@@ -153,6 +157,7 @@ impl Model {
         let called = self.tick();
         let guest = self.open_epoch().guest.clone();
         let mut epoch = Epoch::new(called, Base::Cut(called..=Time::MAX), guest);
+        epoch.coming = true;
         epoch.overtake(called);
         self.epochs.push(epoch);
         called
@@ -168,8 +173,8 @@ impl Model {
         }
         for epoch in &mut self.epochs {
             if begun(epoch) {
+                epoch.coming = false;
                 epoch.base.end_by(now);
-                epoch.overtake(called);
             } else if verdict == Checkpoint::Done {
                 epoch.during.end = epoch.during.end.min(now);
             }

@@ -14,6 +14,7 @@ use crate::executor::Executor;
 use crate::layout::Layout;
 use crate::model::{Begun, Checkpoint, Model, Outcome, Tag, Time, Violation, Writer};
 use crate::script::{Action, Command, Mishap, Request, Script, Step, Timed};
+use block::{ByteRange, LockKind, RangeLock};
 use bytes::Bytes;
 use futures_util::future::{LocalBoxFuture, join_all};
 use std::cell::{Cell, RefCell};
@@ -100,6 +101,7 @@ pub struct Run<'a> {
     /// A failover has been asked for.
     promoting: Cell<bool>,
     crashes: Cell<u64>,
+    manager: RangeLock,
     in_flight: RefCell<Vec<(Writer, Request)>>,
     counters: RefCell<Counters>,
     lines: RefCell<Vec<String>>,
@@ -122,6 +124,7 @@ impl<'a> Run<'a> {
             stopped: Cell::new(false),
             promoting: Cell::new(false),
             crashes: Cell::new(0),
+            manager: RangeLock::new(),
             in_flight: RefCell::default(),
             counters: RefCell::default(),
             lines: RefCell::default(),
@@ -285,6 +288,15 @@ impl<'a> Run<'a> {
     }
 
     async fn command(&self, command: Command) -> Result<Option<String>, String> {
+        // There is one manager, which does one thing at a time, but for a failover.
+        let turn = self
+            .manager
+            .lock(ByteRange::between(0, 1), LockKind::Exclusive);
+        let _turn = if command == Command::Failover {
+            None
+        } else {
+            Some(turn.await)
+        };
         let before = self.subject.stage();
         self.note_command(command);
         let moves_the_view = matches!(command, Command::Checkpoint | Command::Stop);

@@ -9,6 +9,8 @@ use std::ops::{Range, RangeInclusive};
 pub(super) struct Epoch {
     /// Readers may be in this epoch at these times.
     pub(super) during: Range<Time>,
+    /// The checkpoint that it begins with has not returned yet.
+    pub(super) coming: bool,
     pub(super) base: Base,
     pub(super) guest: Vec<History>,
     /// What readers saw of the base.
@@ -29,6 +31,7 @@ impl Epoch {
         let seen = vec![None; guest.len()];
         Epoch {
             during: since..Time::MAX,
+            coming: false,
             base,
             guest,
             seen,
@@ -40,6 +43,13 @@ impl Epoch {
     pub(super) fn overtake(&mut self, called: Time) {
         for history in &mut self.guest {
             history.retain(|write| write.ended > called);
+        }
+        self.doubt();
+    }
+
+    /// Nobody can tell whether the guest's writes are there.
+    pub(super) fn doubt(&mut self) {
+        for history in &mut self.guest {
             for write in history {
                 write.certain = false;
                 write.overtaken = true;
