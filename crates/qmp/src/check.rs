@@ -271,7 +271,7 @@ fn in_range(value: Value, scalar: Scalar, at: &Path<'_>) -> Result<Value, Error>
             value
                 .as_u64()
                 .is_some_and(|bytes| i64::try_from(bytes).is_ok()),
-            "size",
+            "a size of less than 8 EiB",
         ),
         Scalar::Text | Scalar::Bool | Scalar::Null | Scalar::Any => (true, ""),
     };

@@ -5,25 +5,6 @@ use crate::shape::{Describe, ShapeOf};
 use crate::types::{JobStatus, JobType, LatchedError, ReplicationMode, ReplicationStage};
 use serde::Serialize;
 
-/// The wall clock, as an event carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Timestamp {
-    /// Seconds since 1970.
-    pub seconds: u64,
-    /// And microseconds.
-    pub microseconds: u32,
-}
-
-impl Timestamp {
-    /// The time `since_epoch` after the start of 1970.
-    pub fn new(since_epoch: std::time::Duration) -> Self {
-        Self {
-            seconds: since_epoch.as_secs(),
-            microseconds: since_epoch.subsec_micros(),
-        }
-    }
-}
-
 /// A row of the table.
 pub(crate) struct EventSpec {
     /// The event's name.

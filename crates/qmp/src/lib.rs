@@ -15,7 +15,10 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod flags;
 pub mod framing;
+pub mod hmp;
+pub mod keyval;
 pub mod session;
 pub mod types;
 
@@ -24,12 +27,15 @@ mod command;
 mod define;
 mod error;
 mod json;
+mod limit;
 mod schema;
 mod shape;
 mod size;
 
 pub use command::Command;
 pub use error::{Error, ErrorClass};
-pub use event::{Event, Timestamp};
+pub use event::Event;
+pub use limit::EventLimiter;
 pub use session::Session;
 pub use shape::Size;
+pub use types::Timestamp;

@@ -16,9 +16,9 @@
 
 use crate::command::{self, Command, Parsed, ProtocolCommand};
 use crate::error::ErrorClass;
-use crate::event::{Event, Timestamp};
+use crate::event::Event;
 use crate::framing::Framer;
-use crate::types::{Capability, CommandInfo, Nothing, QmpCapabilities, VersionInfo};
+use crate::types::{Capability, CommandInfo, Nothing, QmpCapabilities, Timestamp, VersionInfo};
 use crate::{Error, json, schema};
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;

@@ -7,6 +7,7 @@ mod blkdebug;
 mod block;
 mod blockdev;
 mod export;
+mod flags;
 mod job;
 mod monitor;
 mod replication;
@@ -14,8 +15,8 @@ mod schema;
 mod socket;
 
 pub use blkdebug::{
-    BlkdebugDelayRule, BlkdebugErrorRule, BlkdebugEvent, BlkdebugIoType, BlkdebugOptions,
-    BlkdebugStateRule, BlkdebugTornRule,
+    BlkdebugDelayRule, BlkdebugErrorRule, BlkdebugEvent, BlkdebugIoType, BlkdebugLoseFlushRule,
+    BlkdebugOptions, BlkdebugStateRule, BlkdebugTornRule,
 };
 pub use block::{
     BlockDeviceInfo, BlockInfo, BlockIoStatus, BlockThrottleInfo, BlockdevCacheInfo,
@@ -31,11 +32,15 @@ pub use export::{
     BlockExportRemoveMode, BlockExportType, NbdExportOptions, NbdServerAdd, NbdServerOptions,
     NbdServerRemove, NbdServerStart,
 };
+pub use flags::{
+    ChardevBackend, ChardevOptions, ChardevSocket, IothreadOptions, MonitorMode, MonitorOptions,
+    ObjectKind, ObjectOptions,
+};
 pub use job::{
     BlockJobCancel, BlockJobInfo, BlockJobLifecycle, JobId, JobInfo, JobStatus, JobType,
 };
 pub use monitor::{
-    Capability, CommandInfo, HumanMonitorCommand, Nothing, QmpCapabilities, VersionInfo,
+    Capability, CommandInfo, HumanMonitorCommand, Nothing, QmpCapabilities, Timestamp, VersionInfo,
     VersionTriple,
 };
 pub use replication::{

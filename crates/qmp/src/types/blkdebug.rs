@@ -19,6 +19,8 @@ object! {
         "x-ai-delay" => delay: Option<Vec<BlkdebugDelayRule>>,
         /// Which writes are stored only in part.
         "x-ai-torn" => torn: Option<Vec<BlkdebugTornRule>>,
+        /// Which flushes are answered without reaching the child.
+        "x-ai-lose-flush" => lose_flush: Option<Vec<BlkdebugLoseFlushRule>>,
     }
 }
 
@@ -39,6 +41,8 @@ object! {
         "once" => once: Option<bool>,
         /// Whether the request fails before it could wait for anything; default false.
         "immediately" => immediately: Option<bool>,
+        /// How many requests that fit pass first; default 0.
+        "x-ai-skip" => skip: Option<u64>,
     }
 }
 
@@ -65,6 +69,8 @@ object! {
         "sector" => sector: Option<u64>,
         /// Whether the rule holds once; default false.
         "once" => once: Option<bool>,
+        /// How many requests that fit pass first; default 0.
+        "skip" => skip: Option<u64>,
         /// How long, in nanoseconds.
         "delay-ns" => delay_ns: u64,
     }
@@ -79,6 +85,8 @@ object! {
         "sector" => sector: Option<u64>,
         /// Whether the rule holds once; default false.
         "once" => once: Option<bool>,
+        /// How many writes that fit pass first; default 0.
+        "skip" => skip: Option<u64>,
         /// How many bytes from the start of the write are stored.
         "bytes" => bytes: Size,
         /// The error; default 5 (EIO).
@@ -86,8 +94,20 @@ object! {
     }
 }
 
+object! {
+    /// Flushes that are answered without reaching the child.
+    pub struct BlkdebugLoseFlushRule {
+        /// The state in which the rule holds; default any.
+        "state" => state: Option<u32>,
+        /// Whether the rule holds once; default false.
+        "once" => once: Option<bool>,
+        /// How many flushes pass first; default 0.
+        "skip" => skip: Option<u64>,
+    }
+}
+
 words! {
-    /// The moments that rules are bound to; those of QEMU that a raw image passes through.
+    /// The moments that rules are bound to: those of QEMU at which a request begins.
     pub enum BlkdebugEvent {
         /// No moment: the rule is always armed.
         "none" => None,
@@ -95,23 +115,13 @@ words! {
         "read_aio" => ReadAio,
         /// A write begins.
         "write_aio" => WriteAio,
-        /// Data is about to be written.
+        /// A write begins.
         "pwritev" => Pwritev,
-        /// Zeroes are about to be written.
+        /// A write of zeroes begins.
         "pwritev_zero" => PwritevZero,
-        /// A write has been done.
-        "pwritev_done" => PwritevDone,
-        /// A read-modify-write is about to read the head.
-        "pwritev_rmw_head" => PwritevRmwHead,
-        /// A read-modify-write has read the head.
-        "pwritev_rmw_after_head" => PwritevRmwAfterHead,
-        /// A read-modify-write is about to read the tail.
-        "pwritev_rmw_tail" => PwritevRmwTail,
-        /// A read-modify-write has read the tail.
-        "pwritev_rmw_after_tail" => PwritevRmwAfterTail,
         /// A flush begins.
         "flush_to_os" => FlushToOs,
-        /// A flush is about to reach the medium.
+        /// A flush begins.
         "flush_to_disk" => FlushToDisk,
     }
 }

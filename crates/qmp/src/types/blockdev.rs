@@ -49,6 +49,8 @@ union! {
         "copy-before-write" => CopyBeforeWrite(CopyBeforeWriteOptions),
         /// A raw file or block device.
         "file" => File(FileOptions),
+        /// A block device, with the options of `file`.
+        "host_device" => HostDevice(FileOptions),
         /// An export of an NBD server.
         "nbd" => Nbd(NbdOptions),
         /// Nothing: reads zeroes, forgets writes.
@@ -105,7 +107,7 @@ object! {
 }
 
 object! {
-    /// Options of `file`.
+    /// Options of `file` and `host_device`.
     pub struct FileOptions {
         /// Path of the file or block device.
         "filename" => filename: String,

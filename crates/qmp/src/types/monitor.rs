@@ -76,3 +76,24 @@ object! {
         "cpu-index" => cpu_index: Option<i64>,
     }
 }
+
+object! {
+    /// The wall clock.
+    #[derive(Copy, Eq)]
+    pub struct Timestamp {
+        /// Seconds since 1970.
+        "seconds" => seconds: u64,
+        /// And microseconds.
+        "microseconds" => microseconds: u32,
+    }
+}
+
+impl Timestamp {
+    /// The time `since_epoch` after the start of 1970.
+    pub fn new(since_epoch: std::time::Duration) -> Self {
+        Self {
+            seconds: since_epoch.as_secs(),
+            microseconds: since_epoch.subsec_micros(),
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::blockdev::BlockdevRef;
 use super::job::JobType;
+use super::monitor::Timestamp;
 use crate::Error;
 use crate::define::{alternate, object, words};
 
@@ -163,8 +164,8 @@ object! {
         "errno" => errno: i64,
         /// The error's text.
         "message" => message: String,
-        /// When, as RFC 3339.
-        "time" => time: String,
+        /// When.
+        "time" => time: Timestamp,
     }
 }
 

@@ -27,8 +27,8 @@ blockdev-add {"driver":"raw","file":{"driver":"raw","file":{"driver":"null-co","
 blockdev-add {"driver":"quorum","vote-threshold":1,"children":["a",{"driver":"file"}]} Parameter 'children[1].filename' is missing
 blockdev-add {"driver":"quorum","vote-threshold":1,"children":"a"} Invalid parameter type for 'children', expected: array
 blockdev-add {"driver":"quorum","vote-threshold":1,"children":["a",3]} Invalid parameter type for 'children[1]', expected: BlockdevRef
-blockdev-add {"driver":"null-co","size":-1} Parameter 'size' expects size
-blockdev-add {"driver":"null-co","size":9223372036854775808} Parameter 'size' expects size
+blockdev-add {"driver":"null-co","size":-1} Parameter 'size' expects a size of less than 8 EiB
+blockdev-add {"driver":"null-co","size":9223372036854775808} Parameter 'size' expects a size of less than 8 EiB
 blockdev-add {"driver":"null-co","size":"1"} Invalid parameter type for 'size', expected: integer
 blockdev-add {"driver":"null-co","size":1.5} Invalid parameter type for 'size', expected: integer
 blockdev-add {"driver":"null-co","latency-ns":-1} Parameter 'latency-ns' expects uint64
