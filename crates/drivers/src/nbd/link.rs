@@ -14,6 +14,8 @@
 //! when the connection was lost, the next flush fails, once, for the server may have forgotten
 //! them.
 
+use super::changes::Changes;
+use crate::ports::Stream;
 use ::nbd::Errno;
 use ::nbd::client::{Completion, ExportInfo, Failure, Refused, Reply, Session};
 use ::nbd::wire::{Cookie, TransmissionFlags};
@@ -24,8 +26,6 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-
-use crate::ports::Stream;
 
 /// What an answered request means for durability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,19 +79,6 @@ enum State {
     Down(Error),
     /// There will never be one again.
     Closed(Error),
-}
-
-/// What happened to writes that were answered.
-#[derive(Clone, Copy, Default)]
-struct Changes {
-    /// How many there were.
-    made: u64,
-    /// How many of them a flush has covered.
-    flushed: u64,
-    /// How often a connection was lost between the two.
-    doubts: u64,
-    /// How many of these doubts a flush has reported.
-    reported: u64,
 }
 
 /// Requests whose fate is unknown.
@@ -203,38 +190,13 @@ impl Link {
             self.call(Kind::Other, Session::flush).await?;
         }
         let now = self.changes.get();
-        self.changes.set(Changes {
-            flushed: now.flushed.max(before.made),
-            reported: now.doubts,
-            ..now
-        });
-        if now.doubts == before.reported {
-            return Ok(());
+        self.changes.set(now.flushed_since(before));
+        if now.doubtful_since(before) {
+            let message = "the connection was lost after writes that had not been flushed: the \
+                           server may have forgotten them";
+            return Err(Error::with_message(ErrorKind::Io, message));
         }
-        let message = "the connection was lost after writes that had not been flushed: the server \
-                       may have forgotten them";
-        Err(Error::with_message(ErrorKind::Io, message))
-    }
-
-    /// Counts a change that the server has answered.
-    fn note_change(&self) {
-        let changes = self.changes.get();
-        self.changes.set(Changes {
-            made: changes.made.wrapping_add(1),
-            ..changes
-        });
-    }
-
-    /// What was answered and not flushed is in doubt now.
-    fn note_outage(&self) {
-        let changes = self.changes.get();
-        let doubt = u64::from(changes.made != changes.flushed);
-        self.changes.set(Changes {
-            flushed: changes.made,
-            doubts: changes.doubts.saturating_add(doubt),
-            ..changes
-        });
-        self.outages.set(self.outages.get().wrapping_add(1));
+        Ok(())
     }
 
     /// Counts a request whose fate is unknown.
@@ -311,7 +273,8 @@ impl Link {
 
     /// The connection is gone: requests wait if the link is patient, else they fail for `reason`.
     pub(super) fn lost(&self, reason: Error) {
-        self.note_outage();
+        self.changes.set(self.changes.get().cut_off());
+        self.outages.set(self.outages.get().wrapping_add(1));
         self.waiting.take();
         self.enter(match (self.leaving.get(), self.patient) {
             (true, _) => State::Closed(reason),
@@ -375,7 +338,7 @@ impl Link {
         let waiting = self.waiting.borrow_mut().remove(&completion.cookie);
         if let Some(Waiting { kind, sender }) = waiting {
             if kind == Kind::Change && completion.result.is_ok() {
-                self.note_change();
+                self.changes.set(self.changes.get().with_one_more());
             }
             // Who asked may have gone.
             let _ = sender.send(completion.result);

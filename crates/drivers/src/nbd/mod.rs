@@ -19,6 +19,7 @@
 //!
 //! Bounds: 256 requests and 64 MiB in flight on a connection; more wait in line.
 
+mod changes;
 mod connection;
 mod link;
 

@@ -19,10 +19,9 @@
     reason = "the kernel is handed raw memory; the slots keep it alive"
 )]
 
-use super::file::Handle;
 use block::Buffer;
 use bytes::Bytes;
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode, squeue};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -42,6 +41,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const SLOTS: u32 = 256;
 /// How long a closing ring waits for what is in flight.
 const CLOSE: Duration = Duration::from_secs(5);
+/// How long a closing ring waits between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long submission pauses when the kernel takes nothing.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -66,7 +67,7 @@ struct Inner {
 struct Slot {
     memory: Memory,
     progress: Progress,
-    file: Arc<Handle>,
+    file: Arc<dyn AsFd>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -113,7 +114,7 @@ impl Ring {
     /// Reads at `offset` into the spare room of `buffer`; tells how many bytes were added.
     pub(super) async fn read(
         &self,
-        file: Arc<Handle>,
+        file: Arc<dyn AsFd>,
         offset: u64,
         buffer: Buffer,
     ) -> (io::Result<usize>, Buffer) {
@@ -130,7 +131,7 @@ impl Ring {
     /// Writes `data` at `offset`; tells how many bytes were written.
     pub(super) async fn write(
         &self,
-        file: Arc<Handle>,
+        file: Arc<dyn AsFd>,
         offset: u64,
         data: Bytes,
     ) -> io::Result<usize> {
@@ -139,7 +140,7 @@ impl Ring {
 
     async fn run(
         &self,
-        file: Arc<Handle>,
+        file: Arc<dyn AsFd>,
         offset: u64,
         memory: Memory,
     ) -> (io::Result<usize>, Memory) {
@@ -296,10 +297,21 @@ impl Inner {
         }
     }
 
-    /// Waits, bounded, until the kernel holds nothing of ours.
+    /// Takes back what can be, and waits, bounded, until the kernel holds nothing of ours.
     fn drain(&self) {
+        if !self.is_idle() {
+            // Only what waits for something else than a disk can be taken back; a kernel that cannot
+            // do it at all makes us wait longer.
+            let ring = self.ring.borrow_mut();
+            let pause = Timespec::from(PAUSE);
+            drop(ring.submit());
+            drop(
+                ring.submitter()
+                    .register_sync_cancel(Some(pause), CancelBuilder::any()),
+            );
+        }
         let deadline = std::time::Instant::now() + CLOSE;
-        let pause = Timespec::from(Duration::from_millis(100));
+        let pause = Timespec::from(PAUSE);
         while !self.is_idle() && std::time::Instant::now() < deadline {
             let ring = self.ring.borrow_mut();
             let waited = if ring.params().is_feature_ext_arg() {
@@ -377,5 +389,91 @@ impl Drop for Operation<'_> {
         } else {
             slot.progress = Progress::Abandoned;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os;
+    use rustix::pipe::pipe;
+    use tokio::task::yield_now;
+
+    /// Lets the driver run until `slots` operations are left.
+    async fn settle(ring: &Ring, slots: usize) {
+        while ring.inner.slots.borrow().len() != slots {
+            yield_now().await;
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_dropped_read_stays_until_the_kernel_has_answered() {
+        os::run(|_| async {
+            let ring = Ring::new().unwrap();
+            let (reader, writer) = pipe().unwrap();
+            let reader: Arc<dyn AsFd> = Arc::new(reader);
+            let buffer = Buffer::with_capacity(1 << 16);
+            let memory = {
+                let mut probe = buffer;
+                let memory = probe.spare_mut().as_ptr();
+                let read = Box::pin(ring.read(Arc::clone(&reader), 0, probe));
+                let _ = futures_util::poll!(read);
+                memory
+            };
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            assert_eq!(
+                ring.inner.slots.borrow().len(),
+                1,
+                "the kernel still has it"
+            );
+            assert_eq!(Arc::strong_count(&reader), 2, "and the file");
+            assert_ne!(Buffer::with_capacity(1 << 16).spare_mut().as_ptr(), memory);
+            rustix::io::write(&writer, b"late").unwrap();
+            settle(&ring, 0).await;
+            assert_eq!(Arc::strong_count(&reader), 1);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_closing_ring_takes_back_what_would_wait_for_ever() {
+        let (reader, _writer) = pipe().unwrap();
+        let reader: Arc<dyn AsFd> = Arc::new(reader);
+        let held = Arc::clone(&reader);
+        os::run(|_| async {
+            let ring = Ring::new().unwrap();
+            let read = Box::pin(ring.read(held, 0, Buffer::with_capacity(4096)));
+            let _ = futures_util::poll!(read);
+            yield_now().await;
+        })
+        .unwrap();
+        assert_eq!(
+            Arc::strong_count(&reader),
+            1,
+            "nothing is left to the kernel"
+        );
+    }
+
+    #[test]
+    fn more_operations_than_slots_wait_in_line() {
+        os::run(|_| async {
+            let ring = Ring::new().unwrap();
+            let (reader, writer) = pipe().unwrap();
+            let reader: Arc<dyn AsFd> = Arc::new(reader);
+            let count = usize::try_from(SLOTS).unwrap() + 50;
+            let reads = (0..count).map(|_| {
+                let read = ring.read(Arc::clone(&reader), 0, Buffer::with_capacity(1));
+                async { read.await.0.unwrap() }
+            });
+            let feed = async {
+                settle(&ring, usize::try_from(SLOTS).unwrap()).await;
+                rustix::io::write(&writer, &vec![0; count]).unwrap();
+            };
+            let (read, ()) = tokio::join!(futures_util::future::join_all(reads), feed);
+            assert_eq!(read.iter().sum::<usize>(), count);
+        })
+        .unwrap();
     }
 }

@@ -12,6 +12,7 @@ use block::{Buffer, align_down};
 use bytes::Bytes;
 use rustix::io::ReadWriteFlags;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl HostFile {
@@ -97,6 +98,12 @@ fn misaligned(offset: u64, alignment: u64) -> io::Error {
     host_error(libc::EINVAL, message)
 }
 
+/// The handle as the ring holds it.
+fn file(handle: &Arc<Handle>) -> Arc<dyn AsFd> {
+    // The ring's slot shares it, and so the image's lock, until the kernel has answered.
+    Arc::<Handle>::clone(handle)
+}
+
 /// Reads through the ring until `buffer` is full or the file ends.
 pub(super) async fn read(
     ring: &Ring,
@@ -106,7 +113,7 @@ pub(super) async fn read(
 ) -> io::Result<Bytes> {
     while buffer.len() < buffer.capacity() && handle.may_go_on_at(buffer.len()) {
         let position = advance(offset, buffer.len());
-        let (result, filled) = ring.read(Arc::clone(handle), position, buffer).await;
+        let (result, filled) = ring.read(file(handle), position, buffer).await;
         buffer = filled;
         match result {
             Ok(0) => break,
@@ -126,7 +133,7 @@ async fn write(
     mut data: Bytes,
 ) -> io::Result<()> {
     while !data.is_empty() {
-        match ring.write(Arc::clone(handle), offset, data.clone()).await {
+        match ring.write(file(handle), offset, data.clone()).await {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
                 offset = advance(offset, count);

@@ -11,15 +11,16 @@
 //! Buffered writes never go through the ring: common file systems hand them to kernel threads,
 //! which costs more than the write itself.
 
+mod buffered;
 mod call;
 mod direct;
 mod handle;
 
 use super::Shared;
 use crate::ports::{Aio, File, FileInfo, FileOptions, Files};
-use block::{Buffer, ByteRange, Extent, Shares};
+use block::{ByteRange, Extent, Shares};
+use buffered::Manner;
 use bytes::Bytes;
-use call::Now;
 use futures_util::future::LocalBoxFuture;
 use handle::{Opened, Traits, open_file, reopen, reopen_buffered};
 use rustix::fs::{fstat, ftruncate};
@@ -32,11 +33,6 @@ use std::sync::Arc;
 
 pub(super) use handle::Handle;
 
-/// Longest buffered write made on the data thread, in bytes. Up to here copying costs less than
-/// waking another thread.
-const INLINE_WRITE: usize = 256 << 10;
-/// Size of a page of the page cache, in bytes.
-const PAGE: u64 = 4096;
 /// Longest range zeroed or discarded on the data thread where all is memory, in bytes.
 const INLINE_ZERO: u64 = 1 << 20;
 
@@ -79,17 +75,9 @@ struct HostFile {
     aio: Aio,
     unmap: bool,
     length: Cell<u64>,
-    /// Whether the file system says if a read, and a write, would block.
-    tells: Cell<Tells>,
+    manner: Cell<Manner>,
     /// A range known to be data. Zeroing, discarding and cutting make it unknown again.
     known_data: Cell<ByteRange>,
-}
-
-/// Whether the file system says if a transfer would block.
-#[derive(Clone, Copy)]
-struct Tells {
-    reads: bool,
-    writes: bool,
 }
 
 impl HostFile {
@@ -104,10 +92,7 @@ impl HostFile {
             aio: options.aio,
             unmap: options.unmap,
             length: Cell::new(opened.length),
-            tells: Cell::new(Tells {
-                reads: !opened.traits.in_memory,
-                writes: !opened.traits.in_memory,
-            }),
+            manner: Cell::new(Manner::new(opened.traits)),
             known_data: Cell::new(ByteRange::between(0, 0)),
         }
     }
@@ -123,81 +108,6 @@ impl HostFile {
     ) -> io::Result<T> {
         let handle = self.handle();
         self.shared.pool.run(move || call(&handle)).await
-    }
-
-    async fn read_buffered(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let mut buffer = Buffer::with_capacity(length);
-        if self.read_now(offset, &mut buffer)? == Now::Done {
-            return Ok(buffer.freeze());
-        }
-        // Boxed: the way through memory stays short.
-        Box::pin(self.read_waiting(offset, buffer)).await
-    }
-
-    fn read_now(&self, offset: u64, buffer: &mut Buffer) -> io::Result<Now> {
-        let handle = self.handle.borrow();
-        if self.traits.in_memory {
-            return call::read(&handle, offset, buffer, ReadWriteFlags::empty());
-        }
-        let tells = self.tells.get();
-        if !tells.reads {
-            return Ok(Now::WouldBlock);
-        }
-        let result = call::read(&handle, offset, buffer, ReadWriteFlags::NOWAIT)?;
-        if result == Now::CannotTell {
-            self.tells.set(Tells {
-                reads: false,
-                ..tells
-            });
-        }
-        Ok(result)
-    }
-
-    async fn read_waiting(&self, offset: u64, mut buffer: Buffer) -> io::Result<Bytes> {
-        if let Some(ring) = self.ring() {
-            return direct::read(&ring, &self.handle(), offset, buffer).await;
-        }
-        self.on_pool(move |handle| {
-            call::read(handle, offset, &mut buffer, ReadWriteFlags::empty())?;
-            Ok(buffer.freeze())
-        })
-        .await
-    }
-
-    async fn write_buffered(&self, mut offset: u64, mut data: Bytes) -> io::Result<()> {
-        if self.write_now(&mut offset, &mut data)? == Now::Done {
-            return Ok(());
-        }
-        Box::pin(write_on_pool(&self.shared, self.handle(), offset, data)).await
-    }
-
-    fn write_now(&self, offset: &mut u64, data: &mut Bytes) -> io::Result<Now> {
-        let handle = self.handle.borrow();
-        if data.len() > INLINE_WRITE {
-            return Ok(Now::WouldBlock);
-        }
-        if self.traits.in_memory {
-            return call::write(&handle, offset, data, ReadWriteFlags::empty());
-        }
-        let tells = self.tells.get();
-        if tells.writes {
-            let result = call::write(&handle, offset, data, ReadWriteFlags::NOWAIT)?;
-            if result != Now::CannotTell {
-                return Ok(result);
-            }
-            self.tells.set(Tells {
-                writes: false,
-                ..tells
-            });
-        }
-        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        if !must_read_pages(
-            &handle,
-            ByteRange::between(*offset, offset.saturating_add(length)),
-        ) {
-            return call::write(&handle, offset, data, ReadWriteFlags::empty());
-        }
-        Ok(Now::WouldBlock)
     }
 
     /// The ring, if this file is to use it and there is one.
@@ -233,20 +143,6 @@ impl HostFile {
         self.forget_data(range);
         result
     }
-}
-
-/// Whether writing `range` makes the kernel read a page first: one written in part and not in memory.
-fn must_read_pages(handle: &Handle, range: ByteRange) -> bool {
-    let mut edges = [range.offset(), range.end()].into_iter();
-    edges.any(|edge| {
-        let page = block::align_down(edge, PAGE);
-        if page == edge {
-            return false;
-        }
-        let mut probe = [0; 1];
-        let mut parts = [io::IoSliceMut::new(&mut probe)];
-        rustix::io::preadv2(handle, &mut parts, page, ReadWriteFlags::NOWAIT).is_err()
-    })
 }
 
 /// Writes on the pool; the data comes back to this thread, whose memory it is.
