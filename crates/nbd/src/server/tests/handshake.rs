@@ -222,6 +222,24 @@ fn the_last_selection_counts_and_only_for_its_export() {
 }
 
 #[test]
+fn contexts_selected_for_one_export_are_not_usable_with_another() {
+    let mut client = Client::greeted();
+    client.option(&OptionRequest::StructuredReply);
+    client.option(&OptionRequest::SetMetaContext(meta("disk", &[ALLOCATION])));
+    client.export.name = name("other");
+    client.go();
+    client.request(
+        super::request(super::CommandCode::BlockStatus, 1, 0, 4096),
+        &[],
+    );
+    let transcript = client.transcript();
+    assert!(
+        transcript.ends_with("no metadata context was selected\")\n"),
+        "{transcript}"
+    );
+}
+
+#[test]
 fn an_abort_is_acknowledged_and_ends_the_connection_cleanly() {
     let mut client = Client::greeted();
     client.option(&OptionRequest::Abort);
