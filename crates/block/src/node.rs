@@ -41,6 +41,9 @@ pub struct NodeOptions {
     pub read_only: bool,
     /// What to do with zeroes in written data.
     pub detect_zeroes: DetectZeroes,
+    /// Succeed at discards without doing anything, and keep zeroed ranges allocated (`discard` is
+    /// `ignore`).
+    pub ignore_discards: bool,
 }
 
 /// A named node of the graph.
@@ -48,6 +51,7 @@ pub struct Node {
     name: String,
     driver: Box<dyn Driver>,
     detect_zeroes: DetectZeroes,
+    ignore_discards: bool,
     read_only: Cell<bool>,
     /// Orders read-modify-write against the writes it overlaps.
     writes: RangeLock,
@@ -60,6 +64,7 @@ impl Node {
             name: name.into(),
             driver,
             detect_zeroes: options.detect_zeroes,
+            ignore_discards: options.ignore_discards,
             read_only: Cell::new(options.read_only),
             writes: RangeLock::new(),
         })
@@ -314,6 +319,7 @@ impl Node {
     ) -> Result<(), Error> {
         let driver_flags = ZeroFlags {
             fua: flags.fua && limits.fua,
+            may_unmap: flags.may_unmap && !self.ignore_discards,
             ..flags
         };
         let order = self.share_writes(limits, range).await;
@@ -346,7 +352,7 @@ impl Node {
     async fn discard_aligned(&self, range: ByteRange) -> Result<(), Error> {
         let limits = self.check_change(range)?;
         let inner = range.align_in(limits.request_alignment);
-        if inner.is_empty() {
+        if inner.is_empty() || self.ignore_discards {
             return Ok(());
         }
         let _order = self.share_writes(limits, inner).await;

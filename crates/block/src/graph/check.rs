@@ -4,6 +4,7 @@
 //! together use (union) and share (intersection). No parent of a node may use what another does
 //! not share; nobody may write to a read-only node; nothing is its own descendant.
 
+use super::error::Conflict;
 use super::{Edge, Error, Graph, Parent};
 use crate::permissions::{Permissions, Shares};
 use crate::{Child, Node};
@@ -32,6 +33,15 @@ impl Plan {
         for (edge, shares) in &self.edges {
             edge.child.grant(shares.used);
         }
+    }
+
+    /// What is used and shared of each node that locks its medium.
+    pub(super) fn locks(&self, graph: &Graph) -> Vec<(Rc<Node>, Shares)> {
+        let nodes = graph.nodes();
+        let locking = nodes.filter(|node| node.driver().capabilities().image_locks.is_some());
+        locking
+            .map(|node| (Rc::clone(node), self.above(node)))
+            .collect()
     }
 
     /// What the parents of `node` together use and share.
@@ -150,12 +160,12 @@ fn conflict(node: &Rc<Node>, by: &Edge, other: &Edge, permissions: Permissions) 
         Parent::Node(_) => edge.child.name().to_owned(),
         Parent::Root(_) => "root".to_owned(),
     };
-    Error::Conflict {
+    Error::Conflict(Box::new(Conflict {
         node: node.name().to_owned(),
         permissions,
         by: by.parent.describe(),
         by_child: child(by),
         unshared: other.parent.describe(),
         unshared_child: child(other),
-    }
+    }))
 }

@@ -3,7 +3,9 @@
 //! Steps take effect on the edges at once, but an edit never waits, so nobody sees them until
 //! [`Edit::commit`]; dropping an uncommitted edit undoes all steps in reverse order.
 
-use super::{Edge, Entry, Error, Graph, Owner, Parent, check, check_node_name, reachable};
+use super::{
+    Edge, Entry, Error, Graph, Owner, Parent, Rehearsal, check, check_node_name, reachable,
+};
 use crate::permissions::{ChildRole, Shares};
 use crate::{Child, Node, Root};
 use std::rc::Rc;
@@ -241,6 +243,19 @@ impl<'a> Edit<'a> {
     pub fn find(&self, name: &str) -> Result<Rc<Node>, Error> {
         self.graph.node(name).ok_or_else(|| Error::NotFound {
             name: name.to_owned(),
+        })
+    }
+
+    /// What the result would be; the steps are undone.
+    pub(super) fn rehearse(self) -> Result<Rehearsal, Error> {
+        let entries = self.graph.nodes.clone();
+        let gone = self.graph.take_orphans();
+        let plan = check::calculate(self.graph);
+        let locks = plan.map(|plan| plan.locks(self.graph));
+        self.graph.nodes = entries;
+        Ok(Rehearsal {
+            locks: locks?,
+            gone,
         })
     }
 

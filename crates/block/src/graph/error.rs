@@ -50,25 +50,8 @@ pub enum Error {
         node: String,
     },
     /// Two users of a node exclude each other.
-    #[error(
-        "Permission conflict on node '{node}': permissions '{permissions}' are both required by \
-         {by} (uses node '{node}' as '{by_child}' child) and unshared by {unshared} (uses node \
-         '{node}' as '{unshared_child}' child)"
-    )]
-    Conflict {
-        /// The node.
-        node: String,
-        /// What one needs and the other does not share.
-        permissions: Permissions,
-        /// Who needs it.
-        by: String,
-        /// As which child.
-        by_child: String,
-        /// Who does not share it.
-        unshared: String,
-        /// As which child.
-        unshared_child: String,
-    },
+    #[error("{0}")]
+    Conflict(Box<Conflict>),
     /// A user wants to write to a read-only node.
     #[error("Block node '{node}' is read-only, but {by} needs to write to it")]
     ReadOnly {
@@ -83,4 +66,26 @@ pub enum Error {
     /// The node's driver refuses.
     #[error("{0}")]
     Driver(String),
+}
+
+/// Two users of a node that exclude each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Permission conflict on node '{node}': permissions '{permissions}' are both required by \
+     {by} (uses node '{node}' as '{by_child}' child) and unshared by {unshared} (uses node \
+     '{node}' as '{unshared_child}' child)"
+)]
+pub struct Conflict {
+    /// The node.
+    pub node: String,
+    /// What one needs and the other does not share.
+    pub permissions: Permissions,
+    /// Who needs it.
+    pub by: String,
+    /// As which child.
+    pub by_child: String,
+    /// Who does not share it.
+    pub unshared: String,
+    /// As which child.
+    pub unshared_child: String,
 }

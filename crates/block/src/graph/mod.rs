@@ -29,7 +29,7 @@ mod tests;
 
 pub use blockers::BlockerId;
 pub use edit::Edit;
-pub use error::Error;
+pub use error::{Conflict, Error};
 pub use name::{LONGEST_NODE_NAME, check_node_name};
 
 use crate::permissions::Shares;
@@ -60,6 +60,15 @@ pub enum Owner {
     User,
     /// Its parents: it goes with the last of them.
     Parents,
+}
+
+/// What a change would lead to.
+#[derive(Clone, Debug)]
+pub struct Rehearsal {
+    /// What all parents of each node that locks its medium would together use and share.
+    pub locks: Vec<(Rc<Node>, Shares)>,
+    /// The nodes that would leave the graph, parents first.
+    pub gone: Vec<Rc<Node>>,
 }
 
 /// An edge with the parent it belongs to.
@@ -221,6 +230,26 @@ impl Graph {
         Ok((value, gone))
     }
 
+    /// What [`Graph::edit`] with the same steps would lead to; nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Graph::edit`].
+    pub fn rehearse<T>(
+        &mut self,
+        steps: impl FnOnce(&mut Edit<'_>) -> Result<T, Error>,
+    ) -> Result<Rehearsal, Error> {
+        let mut edit = Edit::begin(self);
+        steps(&mut edit)?;
+        edit.rehearse()
+    }
+
+    /// What all parents of each node that locks its medium together use and share.
+    pub fn locks(&self) -> Vec<(Rc<Node>, Shares)> {
+        // A graph that was accepted stays acceptable.
+        check::calculate(self).map_or_else(|_| Vec::new(), |plan| plan.locks(self))
+    }
+
     /// Blocks deleting, resizing and the like of `node` until [`Graph::unblock`] (R40). Requests
     /// are not affected.
     pub fn block(&mut self, node: &Rc<Node>, reason: impl Into<String>) -> BlockerId {
@@ -250,16 +279,6 @@ impl Graph {
                 reason: reason.to_owned(),
             }),
         }
-    }
-
-    /// What the users of `node` together use and share.
-    ///
-    /// # Errors
-    ///
-    /// None in practice: a graph that was accepted stays acceptable.
-    pub fn cumulative(&self, node: &Rc<Node>) -> Result<Shares, Error> {
-        let plan = check::calculate(self)?;
-        Ok(plan.above(node))
     }
 
     /// The graph as an indented tree, one line an edge, for people.
