@@ -1,0 +1,291 @@
+//! One NBD connection: bytes in, requests out, replies back. The hot path.
+//!
+//! ```text
+//! Stream ─read─▶ Session ─▶ request ─polled at once─▶ ready: reply
+//!    ▲                                     └ pending: in flight ─▶ reply
+//!    └──────── one vectored write for all replies of a turn ◀────────┘
+//! ```
+//!
+//! A turn does whatever can be done without waiting, then takes all replies together. Reading,
+//! writing and the requests in flight go on beside each other: a client that does not read its
+//! replies keeps nobody waiting, its own requests included, and the session's bounds stop it.
+//!
+//! When the connection ends, for whatever reason, its requests in flight are still carried
+//! through: a write that was begun is never left half done because a client has gone.
+
+use super::Exports;
+use super::export::Seat;
+use super::request::{Outcome, serve};
+use block::Buffer;
+use bytes::Bytes;
+use drivers::ports::{Runtime, Stream};
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use nbd::Want;
+use nbd::server::{Closed, Event, Request, Session, Ticket};
+use nbd::wire::RepError;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// Least and most that is read at once, in bytes. Much traffic makes the chunks grow, so that an
+/// idle connection holds little memory.
+const CHUNK: std::ops::RangeInclusive<usize> = 4 << 10..=256 << 10;
+/// Turns taken before other tasks of the thread get theirs.
+const TURNS: u32 = 32;
+
+/// The answer to a request that could not be answered at once.
+type Pending = LocalBoxFuture<'static, (Ticket, Outcome)>;
+
+/// A connection being served.
+pub(super) struct Connection<'a> {
+    stream: &'a Rc<dyn Stream>,
+    runtime: &'a dyn Runtime,
+    exports: &'a Exports,
+    session: Session,
+    seat: Option<Seat>,
+    in_flight: FuturesUnordered<Pending>,
+    reading: Option<Reading<'a>>,
+    writing: Option<LocalBoxFuture<'a, io::Result<()>>>,
+    deadline: Option<LocalBoxFuture<'a, ()>>,
+    chunk: usize,
+    closed: Option<Closed>,
+}
+
+/// A read that is under way.
+struct Reading<'a> {
+    buffer: LocalBoxFuture<'a, io::Result<Buffer>>,
+    into: Into,
+}
+
+/// What the bytes are for.
+#[derive(Clone, Copy)]
+enum Into {
+    /// Whatever comes next.
+    Chunk,
+    /// One large payload, of which so many bytes have been there before.
+    Payload(usize),
+}
+
+/// How a connection ended.
+pub(super) struct Ended {
+    /// Its place at an export; `None` if it never came so far.
+    pub(super) seat: Option<Seat>,
+    /// Who ended it, and why.
+    pub(super) closed: Closed,
+}
+
+impl<'a> Connection<'a> {
+    pub(super) fn new(stream: &'a Rc<dyn Stream>, exports: &'a Exports) -> Connection<'a> {
+        let runtime = &*exports.ports().runtime;
+        let limits = exports.nbd_limits();
+        Connection {
+            stream,
+            runtime,
+            exports,
+            session: Session::new(limits, runtime.now()),
+            seat: None,
+            in_flight: FuturesUnordered::new(),
+            reading: None,
+            writing: None,
+            deadline: Some(runtime.sleep(limits.handshake)),
+            chunk: *CHUNK.start(),
+            closed: None,
+        }
+    }
+
+    /// Serves the client until it has gone and nothing of it is in flight.
+    pub(super) async fn run(mut self) -> Ended {
+        let closed = poll_fn(|cx| self.poll(cx)).await;
+        self.reading = None;
+        let seat = self.seat.take();
+        Ended { seat, closed }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        for _ in 0..TURNS {
+            let mut moved = self.poll_answers(cx);
+            moved |= self.poll_deadline(cx);
+            moved |= self.take_events(cx);
+            moved |= self.poll_write(cx);
+            if let Some(closed) = self.closed
+                && self.in_flight.is_empty()
+                && self.writing.is_none()
+            {
+                return Poll::Ready(closed);
+            }
+            moved |= self.poll_read(cx);
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Replies to requests that have been carried out.
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Poll::Ready(Some((ticket, outcome))) = self.in_flight.poll_next_unpin(cx) {
+            outcome.reply(&mut self.session, ticket);
+            moved = true;
+        }
+        moved
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = &mut self.deadline else {
+            return false;
+        };
+        if self.session.poll_deadline().is_none() {
+            self.deadline = None;
+            return false;
+        }
+        if deadline.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.deadline = None;
+        self.session.handle_timeout(self.runtime.now());
+        true
+    }
+
+    fn take_events(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Some(event) = self.session.poll_event() {
+            moved = true;
+            match event {
+                Event::Request(request) => self.start(cx, request),
+                Event::ListExports => self.session.exports_listed(self.exports.nbd_list()),
+                Event::DescribeExport(name) => match self.exports.find_nbd(name.as_str()) {
+                    Some(export) => self.session.export_found(export.info()),
+                    None => self.refuse(name.as_str()),
+                },
+                Event::OpenExport(name) => match self.exports.find_nbd(name.as_str()) {
+                    Some(export) => {
+                        self.session.export_found(export.info());
+                        self.seat = Some(Seat::take(export, self.stream));
+                    }
+                    None => self.refuse(name.as_str()),
+                },
+                Event::Closed(closed) => self.closed = Some(closed),
+            }
+        }
+        moved
+    }
+
+    fn refuse(&mut self, name: &str) {
+        let message = format!("there is no export named '{name}'");
+        self.session.export_refused(RepError::Unknown, &message);
+    }
+
+    /// Starts a request; most end at once and cost no more than the call.
+    fn start(&mut self, cx: &mut Context<'_>, request: Request) {
+        let Request { ticket, command } = request;
+        let Some(seat) = &self.seat else {
+            // The session admits requests only after an export was opened.
+            let error = block::Error::new(block::ErrorKind::ShuttingDown);
+            return Outcome::Failed(error).reply(&mut self.session, ticket);
+        };
+        let mut outcome = Box::pin(serve(Rc::clone(seat.export()), command));
+        match outcome.as_mut().poll(cx) {
+            Poll::Ready(outcome) => outcome.reply(&mut self.session, ticket),
+            Poll::Pending => self
+                .in_flight
+                .push(Box::pin(async move { (ticket, outcome.await) })),
+        }
+    }
+
+    /// Writes what there is; the replies of a turn go together.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        loop {
+            if self.writing.is_none() {
+                let mut parts: Vec<Bytes> = Vec::new();
+                if !self.session.poll_transmit(&mut parts) {
+                    return moved;
+                }
+                self.writing = Some(self.stream.write(parts));
+            }
+            let Some(writing) = &mut self.writing else {
+                return moved;
+            };
+            let Poll::Ready(result) = writing.as_mut().poll(cx) else {
+                return moved;
+            };
+            self.writing = None;
+            moved = true;
+            if result.is_err() {
+                self.lose();
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.reading.is_none() {
+            self.reading = self.start_read();
+        }
+        let Some(reading) = &mut self.reading else {
+            return false;
+        };
+        let Poll::Ready(result) = reading.buffer.as_mut().poll(cx) else {
+            return false;
+        };
+        let into = reading.into;
+        self.reading = None;
+        match (result, into) {
+            (Ok(buffer), Into::Payload(before)) if buffer.len() > before => {
+                self.take_payload(buffer);
+            }
+            (Ok(buffer), Into::Chunk) if !buffer.is_empty() => self.take_chunk(buffer),
+            (Ok(_) | Err(_), _) => self.lose(),
+        }
+        true
+    }
+
+    fn start_read(&mut self) -> Option<Reading<'a>> {
+        match self.session.poll_want() {
+            Want::Nothing => None,
+            Want::Bytes { most } => {
+                let buffer = Buffer::with_capacity(self.chunk.min(most.max(1)));
+                Some(self.read(buffer, Into::Chunk))
+            }
+            Want::Payload { length, .. } => {
+                let mut buffer = Buffer::with_capacity(length);
+                let received = self.session.copy_payload(buffer.spare_mut());
+                buffer.advance(received);
+                Some(self.read(buffer, Into::Payload(received)))
+            }
+        }
+    }
+
+    fn read(&self, buffer: Buffer, into: Into) -> Reading<'a> {
+        let buffer = self.stream.read(buffer);
+        Reading { buffer, into }
+    }
+
+    fn take_chunk(&mut self, buffer: Buffer) {
+        let (filled, asked) = (buffer.len(), buffer.capacity());
+        if filled == asked && asked == self.chunk {
+            self.chunk = self.chunk.saturating_mul(2).min(*CHUNK.end());
+        } else if filled < self.chunk / 8 {
+            self.chunk = (self.chunk / 2).max(*CHUNK.start());
+        }
+        self.session.handle_bytes(buffer.freeze());
+    }
+
+    /// More of a large payload has arrived.
+    fn take_payload(&mut self, buffer: Buffer) {
+        if buffer.len() == buffer.capacity() {
+            self.session.handle_payload(buffer.freeze());
+        } else {
+            let received = buffer.len();
+            self.reading = Some(self.read(buffer, Into::Payload(received)));
+        }
+    }
+
+    /// The connection has failed, or the client has gone without a word.
+    fn lose(&mut self) {
+        self.session.handle_end_of_stream();
+    }
+}
