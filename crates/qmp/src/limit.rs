@@ -124,7 +124,8 @@ mod tests {
             (100, "a", 2),
             (200, "b", 3),
             (300, "a", 4),
-            (2500, "a", 5),
+            (1500, "a", 5),
+            (3500, "a", 6),
         ];
         let mut offers = offers.iter().peekable();
         for now in (0..5000).step_by(100) {
@@ -152,7 +153,9 @@ mod tests {
             200: b 3
             300: waits
             1000: a 4 of 300
-            2500: a 5
+            1500: waits
+            2000: a 5 of 500
+            3500: a 6
         "]]
         .assert_eq(&out);
         assert_eq!(limiter.deadline(), None, "nothing is held for ever");
