@@ -122,3 +122,72 @@ impl<T> DataThread<T> {
         self.thread.is_finished()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::future::pending;
+    use std::time::Duration;
+
+    /// Says when it is dropped.
+    struct Guard(Rc<Cell<bool>>);
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    #[test]
+    fn a_data_thread_runs_its_tasks_and_returns_what_its_body_did() {
+        let thread = run_data_thread("data0", |ports| async move {
+            let sum = Rc::new(Cell::new(0));
+            let task = |amount: u32| {
+                let (sum, runtime) = (Rc::clone(&sum), Rc::clone(&ports.runtime));
+                ports.runtime.spawn(Box::pin(async move {
+                    runtime.sleep(Duration::from_millis(1)).await;
+                    sum.set(sum.get() + amount);
+                }))
+            };
+            let tasks = [task(1), task(2)];
+            while !tasks.iter().all(crate::ports::Task::is_finished) {
+                ports.runtime.sleep(Duration::from_millis(1)).await;
+            }
+            assert_ne!(ports.random.identity(), ports.random.identity());
+            (sum.get(), std::thread::current().name().map(str::to_owned))
+        });
+        let result = thread.unwrap().join().unwrap();
+        assert_eq!(result, (3, Some("data0".to_owned())));
+    }
+
+    #[test]
+    fn an_aborted_task_drops_what_it_holds_and_so_does_the_end_of_the_thread() {
+        let (aborted, left) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let spawn = |ports: &Ports, guard: &Rc<Cell<bool>>| {
+            let guard = Guard(Rc::clone(guard));
+            ports.runtime.spawn(Box::pin(async move {
+                let _guard = guard;
+                pending::<()>().await;
+            }))
+        };
+        run(async |ports| {
+            let task = spawn(&ports, &aborted);
+            let _left_behind = spawn(&ports, &left);
+            task.abort();
+            ports.runtime.sleep(Duration::from_millis(1)).await;
+            assert!(task.is_finished());
+            assert!(aborted.get());
+            assert!(!left.get());
+        })
+        .unwrap();
+        assert!(left.get());
+    }
+
+    #[test]
+    fn a_data_thread_that_panics_is_an_error_for_who_joins_it() {
+        let thread = run_data_thread("data0", |_| async { panic!("a bug") });
+        let joined: io::Result<()> = thread.unwrap().join();
+        assert_eq!(joined.unwrap_err().to_string(), "a data thread panicked");
+    }
+}

@@ -132,3 +132,49 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os;
+    use futures_util::future::join_all;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn more_jobs_than_fit_are_all_done_and_as_many_as_threads_at_once() {
+        os::run(|_| async {
+            let pool = Pool::new();
+            // None of them ends before all threads have one.
+            let together = Arc::new(Barrier::new(THREADS));
+            let meet = (0..THREADS).map(|_| {
+                let together = Arc::clone(&together);
+                pool.run(move || Ok(together.wait()))
+            });
+            join_all(meet).await;
+            let done = Arc::new(AtomicUsize::new(0));
+            let count = (0..JOBS * 3).map(|_| {
+                let done = Arc::clone(&done);
+                pool.run(move || Ok(done.fetch_add(1, Ordering::SeqCst)))
+            });
+            assert!(join_all(count).await.iter().all(Result::is_ok));
+            assert_eq!(done.load(Ordering::SeqCst), JOBS * 3);
+            assert_eq!(pool.shared.lock().threads, THREADS);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_job_that_panics_fails_and_the_others_go_on() {
+        os::run(|_| async {
+            let pool = Pool::new();
+            let failed = pool.run::<()>(|| panic!("a bug")).await.unwrap_err();
+            assert_eq!(
+                failed.to_string(),
+                "a blocking call ended without an answer"
+            );
+            assert_eq!(pool.run(|| Ok(7)).await.unwrap(), 7);
+        })
+        .unwrap();
+    }
+}

@@ -3,6 +3,9 @@
 //! A read that would wait for the medium says so (`RWF_NOWAIT`) and is made again by the ring or the
 //! pool. Few file systems say so of writes; on the others a write is made at once if it is short,
 //! covers its pages or finds them in memory, and the kernel has not been holding writers back.
+//!
+//! What never waits would never let another task run; each transfer therefore uses up some of its
+//! task's budget for one turn.
 
 use super::handle::{Handle, Traits};
 use super::{HostFile, call, direct, write_on_pool};
@@ -12,6 +15,7 @@ use call::Now;
 use rustix::io::ReadWriteFlags;
 use std::io;
 use std::time::{Duration, Instant};
+use tokio::task::coop::consume_budget;
 
 /// Longest buffered write made on the data thread, in bytes. Up to here copying costs less than
 /// waking another thread.
@@ -47,6 +51,8 @@ impl Manner {
 
 impl HostFile {
     pub(super) async fn read_buffered(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        // One that reads on and on must let the others of its thread in between.
+        consume_budget().await;
         let mut buffer = Buffer::with_capacity(length);
         if self.read_now(offset, &mut buffer)? == Now::Done {
             return Ok(buffer.freeze());
@@ -86,6 +92,7 @@ impl HostFile {
     }
 
     pub(super) async fn write_buffered(&self, mut offset: u64, mut data: Bytes) -> io::Result<()> {
+        consume_budget().await;
         if self.write_now(&mut offset, &mut data)? == Now::Done {
             return Ok(());
         }

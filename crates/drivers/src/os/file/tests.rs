@@ -1,9 +1,12 @@
 //! Files of the host, in every way they are read and written.
 
-use crate::os;
-use crate::ports::{Aio, File, FileOptions, Locking, Ports};
+use super::HostFiles;
+use crate::os::pool::Pool;
+use crate::os::{self, Shared};
+use crate::ports::{Aio, File, FileOptions, Files, Locking, Ports};
 use block::{ByteRange, Extent, Permissions, Shares};
 use bytes::Bytes;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -118,6 +121,50 @@ fn an_operation_whose_answer_is_dropped_runs_on_with_its_memory() {
         file.write_at(0, pattern(65536, 2)).await.unwrap();
         file.sync().await.unwrap();
     });
+}
+
+#[test]
+fn a_task_that_reads_on_and_on_lets_the_others_run() {
+    let (_directory, path) = image(4096);
+    os::run(|ports| async move {
+        let file = ports.files.open(writable(&path)).await.unwrap();
+        file.read_at(0, 4096).await.unwrap();
+        let others = Rc::new(Cell::new(0_u32));
+        let counter = Rc::clone(&others);
+        let task = ports.runtime.spawn(Box::pin(async move {
+            loop {
+                counter.set(counter.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        }));
+        for _ in 0..10_000 {
+            file.read_at(0, 4096).await.unwrap();
+        }
+        task.abort();
+        assert!(others.get() > 10, "{}", others.get());
+    })
+    .unwrap();
+}
+
+#[test]
+fn without_a_ring_the_pool_does_its_work() {
+    let (_directory, path) = image(1 << 20);
+    let options = FileOptions {
+        direct: true,
+        aio: Aio::IoUring,
+        ..writable(&path)
+    };
+    os::run(|_| async move {
+        let shared = Rc::new(Shared {
+            pool: Pool::new(),
+            ring: OnceCell::from(None),
+        });
+        let file = HostFiles::new(shared).open(options).await.unwrap();
+        let data = pattern(65536, 4);
+        file.write_at(4096, data.clone()).await.unwrap();
+        assert_eq!(file.read_at(4096, 65536).await.unwrap(), data);
+    })
+    .unwrap();
 }
 
 #[test]
