@@ -12,7 +12,9 @@ use futures_util::stream::{self, TryStreamExt};
 /// Runs of one read that are read at a time.
 const RUNS: usize = 16;
 /// Runs that one answer about the allocation covers at most.
-const STATUS_RUNS: usize = 256;
+const STATUS_RUNS: usize = 1024;
+/// Held runs shorter than this count as data; the file is not asked for holes in them (bytes).
+const ASKED: u64 = 64 << 10;
 
 impl Core {
     pub(super) async fn read(&self, range: ByteRange) -> Result<Bytes, Error> {
@@ -206,6 +208,9 @@ impl Core {
         if !held {
             let extents = self.backing.block_status(run).await?;
             return Ok(extents.into_iter().map(Extent::one_deeper).collect());
+        }
+        if run.length() < ASKED {
+            return Ok(vec![Extent::data(run)]);
         }
         let extents = self.file.block_status(self.layout.data(run)).await?;
         let here = extents.into_iter().map(|extent| Extent {

@@ -106,36 +106,48 @@ fn zeroes_and_discards_never_show_the_backing_node_and_leave_holes() {
     let world = World::new(2);
     let (overlay, file, _) = overlay(&world);
     file.clear_log();
-    let (shown, status) = world.run(async move {
-        overlay
-            .write_zeroes(range(100, 8192), ZeroFlags::default())
-            .await
-            .unwrap();
+    let shown = world.run(async move {
+        let flags = ZeroFlags::default();
+        overlay.write_zeroes(range(100, 8192), flags).await.unwrap();
         overlay.discard(range(12288, LENGTH)).await.unwrap();
-        let status = overlay.block_status(range(0, LENGTH)).await.unwrap();
-        (read_all(&overlay).await, status)
+        read_all(&overlay).await
     });
     let mut expected = backing_bytes();
     expected[100..8192].fill(0);
     expected[12288..].fill(0);
     assert_eq!(shown, expected);
-    let backing = Extent {
+    let log = file.log();
+    let holes = log.iter().filter(|e| matches!(e, Entry::Zero(_)));
+    assert_eq!(holes.count(), 2);
+}
+
+#[test]
+fn the_allocation_names_the_layer_and_the_holes_of_long_runs() {
+    let world = World::new(2);
+    let file = Disk::new(&world, vec![]);
+    let backing = Disk::new(&world, vec![0xbb; 256 << 10]);
+    let w = world.clone();
+    let extents = world.run(async move {
+        let overlay = open_on(&w, &file, &backing).await.unwrap();
+        write(&overlay, range(0, 4096), 1).await;
+        let flags = ZeroFlags::default();
+        let zeroed = range(65536, 196_608);
+        overlay.write_zeroes(zeroed, flags).await.unwrap();
+        overlay.block_status(range(0, 256 << 10)).await.unwrap()
+    });
+    let below = |start, end| Extent {
         depth: 2,
-        ..Extent::data(range(8192, 12288))
+        ..Extent::data(range(start, end))
     };
-    let extents = [
-        Extent::data(range(0, 4096)),
-        Extent::hole(range(4096, 8192)),
-        backing,
-        Extent::hole(range(12288, LENGTH)),
-    ];
-    assert_eq!(status, extents);
-    let holes = file
-        .log()
-        .iter()
-        .filter(|e| matches!(e, Entry::Zero(_)))
-        .count();
-    assert_eq!(holes, 2);
+    assert_eq!(
+        extents,
+        [
+            Extent::data(range(0, 4096)),
+            below(4096, 65536),
+            Extent::hole(range(65536, 196_608)),
+            below(196_608, 262_144),
+        ]
+    );
 }
 
 #[test]

@@ -63,12 +63,15 @@ fn pair(world: &World, local: &Disk, remote: &Disk) -> (Rc<Node>, Rc<Node>) {
     (Rc::clone(&top), filter)
 }
 
-fn bad(op: Op, node: &str, length: u64, errno: Option<i32>) -> (Op, String, u64, Option<i32>) {
+/// Operation, node, length and error number of a report.
+type Report = (Op, String, u64, Option<i32>);
+
+fn bad(op: Op, node: &str, length: u64, errno: Option<i32>) -> Report {
     (op, node.into(), length, errno)
 }
 
 /// The bad children and the failures that were reported.
-fn reports(world: &World) -> (Vec<(Op, String, u64, Option<i32>)>, usize) {
+fn reports(world: &World) -> (Vec<Report>, usize) {
     let mut found = (Vec::new(), 0);
     for event in world.events() {
         match event {

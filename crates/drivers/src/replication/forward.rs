@@ -4,35 +4,42 @@
 //! be a disk that never existed. Only a new filter node, after a resynchronisation, sends again.
 
 use super::Replication;
-use ::replication::{ErrorChange, Input, Role, step};
+use ::replication::{ErrorChange, Input, OnLoss, Role, step};
 use block::{ByteRange, Child, Error, ErrorKind, Node, Op};
 use futures_util::future::{Either, select};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// How deep a connection is looked for below the filter; deeper chains have no business here.
 const YANK_DEPTH: usize = 16;
 
 impl Replication {
-    /// Sends `request` and answers the guest with success, at the latest after the bound. A failure
-    /// is remembered, and ends forwarding.
+    /// Sends `request`, bounded in time. A failure is remembered, and ends forwarding; the caller is
+    /// told what `on_loss` says.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] only: nothing is lost, another request will do.
+    /// The failure, if it is to be reported; a fast zero that the peer cannot do: nothing is lost,
+    /// another request follows.
     pub(super) async fn forward(
         &self,
         (op, range): (Op, ByteRange),
+        on_loss: OnLoss,
         request: impl Future<Output = Result<(), Error>>,
     ) -> Result<(), Error> {
-        match self.bounded(request).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::Unsupported => Err(error),
-            Err(error) => {
-                self.forward_lost(error.at(&self.options.node, op, range));
-                Ok(())
-            }
+        let Err(error) = self.bounded(request).await else {
+            return Ok(());
+        };
+        if op == Op::WriteZeroes && error.kind() == ErrorKind::Unsupported {
+            return Err(error);
+        }
+        let error = error.at(&self.options.node, op, range);
+        self.forward_lost(error.clone());
+        match on_loss {
+            OnLoss::Swallow => Ok(()),
+            OnLoss::Report => Err(error),
         }
     }
 
@@ -40,6 +47,9 @@ impl Replication {
     /// else waits for a peer that does not answer (R100).
     async fn bounded(&self, request: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
         let bound = self.options.forward_timeout;
+        if bound == Duration::MAX {
+            return request.await;
+        }
         match select(pin!(request), self.ports.runtime.sleep(bound)).await {
             Either::Left((result, _)) => result,
             Either::Right(((), _)) => {

@@ -30,8 +30,9 @@
 //! - **Resume** after a crash: `attach`, `set_stage(Failover)`, spawn `commit`: it looks for
 //!   everything the overlays hold. Copying again what was copied is harmless.
 //!
-//! Commit contract: a block the commit has copied stays copied, because the guest's writes go to
-//! active and the secondary disk both. What remains only shrinks, whatever the load.
+//! Which way a request goes is decided by `replication::path`, what a commit copies and where the
+//! guest's writes go meanwhile by `replication::Commit`, how a write is cut after a failed failover by
+//! `replication::Split`. This folder carries it out.
 //!
 //! Bounds: a forward takes at most [`Options::forward_timeout`]; the commit copies at most 16 runs of
 //! at most 1 MiB at a time.
@@ -43,14 +44,18 @@ mod forward;
 mod latch;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use commit::Progress;
 pub use latch::Latched;
 
-use self::commit::Commit;
+use self::commit::Committing;
 use self::latch::Latch;
+use self::view::Change;
 use crate::event::EventSink;
 use crate::ports::Ports;
-use ::replication::{Role, Stage};
+use ::replication::{Path, Request, Role, Stage, path};
 use block::{
     Answer, ByteRange, Capabilities, Child, ChildRole, Driver, Error, ErrorKind, Extent, Limits,
     Node, Op, OverlayStage, Permissions, ReplicationFilter, Shares, WriteFlags, ZeroFlags,
@@ -58,6 +63,7 @@ use block::{
 use bytes::Bytes;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::future::ready;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -78,7 +84,8 @@ pub struct Options {
     pub top_id: Option<String>,
     /// Whether the node is open for writing (R17).
     pub writable: bool,
-    /// `x-ai-forward-timeout`: how long the primary waits for the peer (R100).
+    /// `x-ai-forward-timeout`: how long the primary waits for the peer (R100); `Duration::MAX` is for
+    /// ever.
     pub forward_timeout: Duration,
 }
 
@@ -90,7 +97,7 @@ pub struct Replication {
     latch: Latch,
     file: Rc<Child>,
     buffers: RefCell<Option<Buffers>>,
-    commit: Commit,
+    commit: Committing,
 }
 
 /// The extra edges of a secondary while replication runs.
@@ -100,29 +107,11 @@ struct Buffers {
     secondary: Rc<Child>,
 }
 
-/// Which way a request goes now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Path {
-    /// To the peer, as long as nothing was lost.
-    Forward,
-    /// Nowhere: the peer has lost a write already. Answered as if it had been sent.
-    Swallow,
-    /// Through active.
-    Active,
-    /// Through active; writes to the secondary disk as well.
-    Both,
-    /// Writes go to active where the overlays hold something, else to the secondary disk.
-    Split,
-    /// Through `file`, which is the secondary disk now.
-    File,
-    /// Refused (R18 to R20).
-    Refuse,
-}
-
 impl Replication {
     /// A filter over `file`, not started.
     pub fn new(options: Options, file: Rc<Child>, ports: Ports, events: EventSink) -> Replication {
         let latch = Latch::new(options.node.clone(), events);
+        let length = file.length();
         Replication {
             options,
             ports,
@@ -130,7 +119,7 @@ impl Replication {
             latch,
             file,
             buffers: RefCell::new(None),
-            commit: Commit::new(),
+            commit: Committing::new(length),
         }
     }
 
@@ -231,28 +220,8 @@ impl Replication {
         })
     }
 
-    /// Which way a read goes; a primary's child is never read (R19).
-    fn read_path(&self) -> Path {
-        match (self.role(), self.stage()) {
-            (Role::Primary, _) | (Role::Secondary, Stage::NotStarted) => Path::Refuse,
-            (Role::Secondary, Stage::Done) => Path::File,
-            (Role::Secondary, _) => Path::Active,
-        }
-    }
-
-    /// Which way a change goes.
-    fn write_path(&self) -> Path {
-        match (self.role(), self.stage()) {
-            (_, Stage::NotStarted) | (Role::Primary, Stage::Done) => Path::Refuse,
-            (Role::Primary, Stage::Running) => Path::Forward,
-            (Role::Primary, _) => Path::Swallow,
-            (Role::Secondary, Stage::Running | Stage::OutOfSync | Stage::Unprotected) => {
-                Path::Active
-            }
-            (Role::Secondary, Stage::Failover) => Path::Both,
-            (Role::Secondary, Stage::FailoverFailed) => Path::Split,
-            (Role::Secondary, Stage::Done) => Path::File,
-        }
+    fn path(&self, request: Request) -> Path {
+        path(self.role(), self.stage(), request)
     }
 
     fn refused(&self) -> Error {
@@ -283,40 +252,47 @@ impl Driver for Replication {
     }
 
     fn read(&self, range: ByteRange) -> Answer<'_, Bytes> {
-        if self.read_path() == Path::Refuse {
-            return Box::pin(std::future::ready(Err(self.refused())));
+        match self.path(Request::Read) {
+            Path::Fail | Path::Drop => Box::pin(ready(Err(self.refused()))),
+            Path::Forward(_)
+            | Path::Active
+            | Path::Commit
+            | Path::Split
+            | Path::Both
+            | Path::File => Box::pin(self.file.read(range)),
         }
-        Box::pin(self.file.read(range))
     }
 
     fn write(&self, offset: u64, data: Bytes, flags: WriteFlags) -> Answer<'_, ()> {
-        self.change(view::Change::Write(offset, data, flags))
+        self.change(Change::Write(offset, data, flags))
     }
 
     fn write_zeroes(&self, range: ByteRange, flags: ZeroFlags) -> Answer<'_, ()> {
-        self.change(view::Change::Zero(range, flags))
+        self.change(Change::Zero(range, flags))
     }
 
     fn discard(&self, range: ByteRange) -> Answer<'_, ()> {
-        self.change(view::Change::Discard(range))
+        self.change(Change::Discard(range))
     }
 
     fn flush(&self) -> Answer<'_, ()> {
-        Box::pin(async {
-            match self.write_path() {
-                Path::Forward => {
-                    self.forward((Op::Flush, ByteRange::between(0, 0)), self.file.flush())
-                        .await
-                }
-                // Nothing was sent, so there is nothing to make durable.
-                Path::Swallow | Path::Refuse => Ok(()),
-                Path::Active | Path::File => self.file.flush().await,
-                Path::Both | Path::Split => self.flush_both().await,
+        match self.path(Request::Flush) {
+            Path::Fail => Box::pin(ready(Err(self.refused()))),
+            // Nothing was sent, so there is nothing to make durable.
+            Path::Drop => Box::pin(ready(Ok(()))),
+            Path::Forward(on_loss) => {
+                let nothing = (Op::Flush, ByteRange::between(0, 0));
+                Box::pin(self.forward(nothing, on_loss, self.file.flush()))
             }
-        })
+            Path::Active | Path::File => Box::pin(self.file.flush()),
+            Path::Commit | Path::Split | Path::Both => Box::pin(self.flush_both()),
+        }
     }
 
     fn block_status(&self, range: ByteRange) -> Answer<'_, Vec<Extent>> {
+        if self.path(Request::BlockStatus) == Path::Fail {
+            return Box::pin(ready(Err(self.refused())));
+        }
         Box::pin(self.file.block_status(range))
     }
 

@@ -180,12 +180,12 @@ impl Runtime for World {
     fn sleep(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {
         let world = self.clone();
         let end = self.now() + duration;
+        let id = self.0.next.get();
+        self.0.next.set(id + 1);
         Box::pin(poll_fn(move |cx| {
             if world.now() >= end {
                 return Poll::Ready(());
             }
-            let id = world.0.next.get();
-            world.0.next.set(id + 1);
             let waker = cx.waker().clone();
             world.0.timers.borrow_mut().insert((end, id), waker);
             Poll::Pending
