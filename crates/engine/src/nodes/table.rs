@@ -155,7 +155,7 @@ async fn replication(
         forward_timeout: match options.forward_timeout {
             None => FORWARD_TIMEOUT,
             Some(0) => Duration::MAX,
-            Some(milliseconds) => Duration::from_millis(milliseconds.into()),
+            Some(seconds) => Duration::from_secs(seconds.into()),
         },
     };
     let nodes = opening.nodes;

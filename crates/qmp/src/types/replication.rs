@@ -15,8 +15,8 @@ object! {
         "mode" => mode: ReplicationMode,
         /// On the secondary, the node that its guest uses.
         "top-id" => top_id: Option<String>,
-        /// On the primary, how long a write may take to be forwarded, in milliseconds; default
-        /// 5000; 0: any time.
+        /// On the primary, how long a write may take to be forwarded, in seconds; default
+        /// 5; 0: any time.
         "x-ai-forward-timeout" => forward_timeout: Option<u32>,
     }
 }
