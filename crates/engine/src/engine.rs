@@ -16,8 +16,8 @@ use crate::nodes::Nodes;
 use crate::options::Options;
 use crate::replication::{Group, Parts};
 use crate::turns::Turns;
-use crate::{commands, drain, shutdown};
-use block::Gate;
+use crate::{commands, drain, shutdown, words};
+use block::{Gate, Root, Shares};
 use drivers::event::EventSink;
 use drivers::ports::Ports;
 use futures_util::FutureExt;
@@ -108,6 +108,51 @@ impl Engine {
     /// All events from now on.
     pub fn subscribe(&self) -> Subscription {
         self.parts.events.subscribe()
+    }
+
+    /// Becomes a user of the node `node-name`, as an export is: its requests pass admission, and
+    /// [`detach`](Engine::detach) ends it.
+    ///
+    /// # Errors
+    ///
+    /// No such node, or permissions that conflict with those of its other users.
+    pub async fn attach(
+        &self,
+        user: &str,
+        node_name: &str,
+        shares: Shares,
+    ) -> Result<Rc<Root>, Error> {
+        let _turn = self.parts.turns.take().await;
+        let node = self.parts.edits.look(|graph| graph.node(node_name));
+        let node = node.ok_or_else(|| words::no_node(node_name))?;
+        let root = Root::new(user, node, shares);
+        let added = self.parts.edits.edit(|edit| {
+            edit.add_root(&root);
+            Ok(())
+        });
+        added.await.map_err(|error| words::in_words(&error))?;
+        Ok(root)
+    }
+
+    /// Ends what [`attach`](Engine::attach) began. Its requests in flight end first.
+    ///
+    /// # Errors
+    ///
+    /// They did not within the bound; the root stays.
+    pub async fn detach(&self, root: &Rc<Root>) -> Result<(), Error> {
+        let _turn = self.parts.turns.take().await;
+        let runtime = &*self.parts.ports.runtime;
+        let roots = [Rc::clone(root)];
+        let section = drain::drain(runtime, &roots, self.parts.options.drain).await;
+        let _section = section.map_err(|busy| Error::generic(format!("still in use: {busy}")))?;
+        let removed = self.parts.edits.edit(|edit| {
+            edit.remove_root(root);
+            Ok(())
+        });
+        removed
+            .await
+            .map_err(|error| words::in_words(&error))
+            .map(drop)
     }
 
     /// Starts the NBD server (`--nbd-server`).

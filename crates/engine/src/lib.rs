@@ -5,6 +5,7 @@
 //! engine.execute(command).await      → the command's return, or its error
 //! engine.subscribe().next().await    → what happened (events)
 //! engine.start_nbd_server(options)   → `--nbd-server`; `--blockdev` and `--export` are commands
+//! engine.attach(user, node, shares)  → a root of one's own, to read and write through
 //! engine.quit_requested().await      → `quit` was asked for: then
 //! engine.shut_down(cause).await      → everything ended in order
 //! ```
@@ -40,6 +41,9 @@ mod turns;
 
 mod events;
 mod words;
+
+/// The layers below, for those who build on the engine alone.
+pub use {block, drivers::os, drivers::ports, qmp};
 
 pub use engine::Engine;
 pub use events::{Events, Subscription};
