@@ -28,6 +28,9 @@ pub(super) struct Flusher {
     running: RefCell<Option<Running>>,
 }
 
+//= docs/spec/ai-overlay.md#durability
+//# Flushes that are asked for together MUST share one, and a flush with nothing new to cover MUST
+//# NOT touch the file.
 /// Makes everything answered before this call durable, and the stage in force.
 pub(super) async fn flush(core: &Rc<Core>) -> Result<(), Error> {
     let needed = core.flusher.started.get().saturating_add(1);
@@ -61,6 +64,9 @@ impl Core {
         if self.state.poisoned.get() {
             return Err(ErrorKind::Poisoned.into());
         }
+        //= docs/spec/ai-overlay.md#durability
+        //# After a power cut the overlay MUST show everything that was flushed, and of what came
+        //# later, sector by sector, the old or the new.
         // The instant this flush speaks of. Bits are set after their data was written, so every
         // page taken here speaks of data that the first step makes durable.
         let pages = self.map.borrow_mut().take_changed();
@@ -69,6 +75,8 @@ impl Core {
             return Ok(());
         }
         let result = self.write_out(pages, header).await;
+        //= docs/spec/ai-overlay.md#durability
+        //# A flush that fails MUST poison the overlay until it is opened again.
         self.state.poisoned.set(result.is_err());
         result
     }
@@ -83,6 +91,9 @@ impl Core {
         (durable != now).then_some(now)
     }
 
+    //= docs/spec/ai-overlay.md#durability
+    //# A flush MUST make data durable before it writes map pages, and map pages before it writes
+    //# the header.
     async fn write_out(&self, pages: Vec<PageWrite>, header: Option<Durable>) -> Result<(), Error> {
         self.file.flush().await?;
         if !pages.is_empty() {

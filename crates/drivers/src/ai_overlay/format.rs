@@ -195,6 +195,9 @@ impl Header {
         if bytes::<8>(slot, 0) != HEADER_MAGIC || !is_sealed(slot, 12) {
             return Ok(HeaderSlot::Invalid);
         }
+        //= docs/spec/ai-overlay.md#opening
+        //# A header of another version, block size or stage MUST be refused, naming what was found
+        //# and what is known.
         let refuse = |what: &str, found: u32, right: &str| {
             let message = format!("the overlay's {what} is {found}, this program knows {right}");
             Err(Error::with_message(ErrorKind::Unsupported, message))
@@ -375,6 +378,10 @@ mod tests {
         }
     }
 
+    //= docs/spec/ai-overlay.md#opening
+    //= type=test
+    //# A header of another version, block size or stage MUST be refused, naming what was found and
+    //# what is known.
     #[test]
     fn what_this_version_does_not_know_is_refused_by_name() {
         let mut fields = Fields(HEADER.encode());

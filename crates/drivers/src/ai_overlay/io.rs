@@ -18,6 +18,9 @@ const ASKED: u64 = 64 << 10;
 
 impl Core {
     pub(super) async fn read(&self, range: ByteRange) -> Result<Bytes, Error> {
+        //= docs/spec/ai-overlay.md#requests
+        //# A read MUST hold its range until its read of the backing node has ended, so that a
+        //# serialised write waits for it and excludes later ones.
         let _shared = self.order.lock(range, LockKind::Shared).await;
         let blocks = Layout::blocks(range);
         let (held, end) = self.map.borrow().run(blocks.clone());
@@ -38,6 +41,8 @@ impl Core {
         Ok(parts.try_fold(buffer, fill).await?.freeze())
     }
 
+    //= docs/spec/ai-overlay.md#requests
+    //# Where the overlay holds a block it MUST show its own data, elsewhere its backing node's.
     /// Reads a range that is held, or not, as a whole.
     async fn read_run(&self, held: bool, range: ByteRange) -> Result<Bytes, Error> {
         if held {
@@ -87,6 +92,8 @@ impl Core {
         [head, tail].into_iter().filter(needed).collect()
     }
 
+    //= docs/spec/ai-overlay.md#requests
+    //# The first write of a part of a block MUST keep the rest as the backing node shows it.
     /// `data` with the edges around it, and where it lies. Without edges it is not touched.
     async fn complete(&self, range: ByteRange, data: Bytes) -> Result<(ByteRange, Bytes), Error> {
         let edges = self.edges(range);
@@ -115,6 +122,9 @@ impl Core {
         self.map.borrow_mut().allocate(Layout::blocks(range));
     }
 
+    //= docs/spec/ai-overlay.md#requests
+    //# A block that was zeroed or discarded MUST read as zeroes and never as the backing node
+    //# again.
     /// Zeroes are a hole in the file and bits in the map; only the ends that are not whole blocks
     /// are written.
     pub(super) async fn write_zeroes(

@@ -68,6 +68,9 @@ impl Map {
             self.last_epoch = self.last_epoch.max(tag.epoch);
             self.sequence = self.sequence.max(tag.sequence);
         }
+        //= docs/spec/ai-overlay.md#opening
+        //# A map page MUST count only if it is whole, stands at its own place, and carries the
+        //# identity and the epoch of the header.
         let counts = |tag: Option<PageTag>| tag.filter(|tag| tag.epoch == self.epoch);
         let [a, b] = tags.map(counts);
         let sequence = |tag: Option<PageTag>| tag.map(|tag| tag.sequence);
@@ -130,11 +133,16 @@ impl Map {
         self.held.insert(blocks);
     }
 
+    //= docs/spec/ai-overlay.md#emptying
+    //# Emptying MUST take effect at once and MUST NOT write anything.
     /// Nothing is held any more.
     pub(super) fn empty(&mut self) {
         if self.held.is_empty() {
             return;
         }
+        //= docs/spec/ai-overlay.md#emptying
+        //# An epoch MUST NOT be used a second time, not even one whose header was lost in a power
+        //# cut.
         self.last_epoch = self.last_epoch.saturating_add(1);
         self.epoch = self.last_epoch;
         let gone = self.held.take();
@@ -157,6 +165,9 @@ impl Map {
 
     fn page(&mut self, page: u64) -> PageWrite {
         let here = page..page.saturating_add(1);
+        //= docs/spec/ai-overlay.md#durability
+        //# A map page and a header MUST be written to the slot that does not hold the newest
+        //# durable one.
         let slot = if self.in_slot_b.contains(page) {
             self.in_slot_b.remove(here);
             Slot::A
@@ -188,6 +199,8 @@ impl Map {
     /// The parts of `blocks` whose space nobody needs, to be given back now. What is neither held
     /// nor stale is a hole already; taking it along saves requests.
     pub(super) fn take_stale(&mut self, blocks: Range<u64>) -> Vec<ByteRange> {
+        //= docs/spec/ai-overlay.md#emptying
+        //# Space MUST NOT be given back where a block is held again.
         let runs = self.held.runs(blocks.clone());
         let free = runs.filter(|(held, _)| !held).map(|(_, run)| run);
         let stale = free.filter(|run| self.stale.runs(run.clone()).any(|(stale, _)| stale));
@@ -217,6 +230,10 @@ mod tests {
         map.held.members().collect()
     }
 
+    //= docs/spec/ai-overlay.md#durability
+    //= type=test
+    //# A map page and a header MUST be written to the slot that does not hold the newest durable
+    //# one.
     #[test]
     fn pages_are_written_to_their_slots_in_turn_and_only_when_bits_were_added() {
         let mut map = map(1);
@@ -231,6 +248,10 @@ mod tests {
         assert_eq!(offsets(&mut map), [8192, 8192 + 8192 + 4096]);
     }
 
+    //= docs/spec/ai-overlay.md#opening
+    //= type=test
+    //# A map page MUST count only if it is whole, stands at its own place, and carries the
+    //# identity and the epoch of the header.
     #[test]
     fn the_newest_whole_page_of_the_right_epoch_counts() {
         let mut writer = map(4);

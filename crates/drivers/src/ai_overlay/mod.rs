@@ -182,6 +182,9 @@ impl Driver for AiOverlay {
             if self.core.check_change().is_err() || !self.core.file_is_writable() {
                 return Ok(());
             }
+            //= docs/spec/ai-overlay.md#stages
+            //# Closing MUST make data and map durable and record the stage clean, except that
+            //# failover stays failover.
             if self.stage() != OverlayStage::Failover {
                 self.core.state.stage.set(OverlayStage::Clean);
             }
@@ -222,6 +225,9 @@ impl OverlayState for AiOverlay {
                 let message = "a stage is what is known of the contents";
                 return Err(Error::with_message(ErrorKind::InvalidRequest, message));
             }
+            //= docs/spec/ai-overlay.md#stages
+            //# A stage MUST be durable, with data and map as they were when it was set, before
+            //# setting it is answered.
             self.core.state.stage.set(stage);
             flush::flush(&self.core).await
         })

@@ -34,6 +34,9 @@ impl AiOverlay {
             let map = load_map(&node, layout, &header).await?;
             (map, State::found(&header), slot)
         } else {
+            //= docs/spec/ai-overlay.md#opening
+            //# An empty or all-zero file MUST become an empty overlay, and a file that is neither
+            //# that nor an overlay MUST be refused by its node's name.
             check_zero(&node).await?;
             let map = Map::new(layout, ports.random.identity(), 1, 0);
             (map, State::new(), NO_HEADER)
@@ -90,6 +93,9 @@ impl State {
 
     fn found(header: &Header) -> State {
         let state = State::new();
+        //= docs/spec/ai-overlay.md#opening
+        //# An overlay that is found replicating MUST open with contents unknown: it can be read,
+        //# and everything that would change it fails.
         let unknown = header.stage == OverlayStage::Replicating;
         state.stage.set(if unknown {
             OverlayStage::ContentsUnknown
@@ -124,12 +130,17 @@ async fn find_header(node: &Node) -> Result<Option<(Slot, Header)>, Error> {
 
 fn check_lengths(node: &Node, layout: &Layout, header: &Header) -> Result<(), Error> {
     let refuse = |message: String| Err(Error::with_message(ErrorKind::InvalidRequest, message));
+    //= docs/spec/ai-overlay.md#opening
+    //# An overlay made for a disk of another length MUST be refused with both lengths.
     if header.length != layout.length {
         let (ours, theirs) = (header.length, layout.length);
         return refuse(format!(
             "the overlay was made for a disk of {ours} bytes, its backing node has {theirs}"
         ));
     }
+    //= docs/spec/ai-overlay.md#opening
+    //# Nothing in the file MUST make the program read, write or allocate beyond what the length of
+    //# the disk asks for.
     let (needed, length) = (layout.file_length(), node.length());
     if length < needed {
         let name = node.name();

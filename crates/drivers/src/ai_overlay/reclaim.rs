@@ -67,6 +67,9 @@ impl Core {
         Ok(())
     }
 
+    //= docs/spec/ai-overlay.md#emptying
+    //# Space MUST be given back only when the present epoch is durable, or while the contents
+    //# would be unknown after a power cut anyway.
     fn may_give_back(&self) -> bool {
         let Some(durable) = self.state.durable.get() else {
             return false;

@@ -1,10 +1,10 @@
 //! The overlay over disks in memory: what it shows, what survives, what it refuses.
 
 use super::AiOverlay;
-use super::format::Header;
+use super::format::{Header, PageTag};
 use crate::testing::{Disk, Entry, World, after_power_cut, edge, node};
 use block::{
-    ByteRange, ChildRole, Error, ErrorKind, Extent, Node, NodeOptions, Op, OverlayStage,
+    BlockMap, ByteRange, ChildRole, Error, ErrorKind, Extent, Node, NodeOptions, Op, OverlayStage,
     WriteFlags, ZeroFlags,
 };
 use bytes::Bytes;
@@ -81,6 +81,12 @@ fn stage(overlay: &Node) -> OverlayStage {
         .stage()
 }
 
+//= docs/spec/ai-overlay.md#requests
+//= type=test
+//# Where the overlay holds a block it MUST show its own data, elsewhere its backing node's.
+//= docs/spec/ai-overlay.md#requests
+//= type=test
+//# The first write of a part of a block MUST keep the rest as the backing node shows it.
 #[test]
 fn a_first_write_of_part_of_a_block_keeps_the_rest_from_the_backing_node() {
     let world = World::new(1);
@@ -101,6 +107,9 @@ fn a_first_write_of_part_of_a_block_keeps_the_rest_from_the_backing_node() {
     assert_eq!(empty.allocated_bytes(), 4 * 4096);
 }
 
+//= docs/spec/ai-overlay.md#requests
+//= type=test
+//# A block that was zeroed or discarded MUST read as zeroes and never as the backing node again.
 #[test]
 fn zeroes_and_discards_never_show_the_backing_node_and_leave_holes() {
     let world = World::new(2);
@@ -150,15 +159,23 @@ fn the_allocation_names_the_layer_and_the_holes_of_long_runs() {
     );
 }
 
+//= docs/spec/ai-overlay.md#emptying
+//= type=test
+//# Emptying MUST take effect at once and MUST NOT write anything.
+//= docs/spec/ai-overlay.md#emptying
+//= type=test
+//# Space MUST NOT be given back where a block is held again.
 #[test]
 fn an_emptied_overlay_shows_its_backing_node_at_once_and_gives_the_space_back_later() {
     let world = World::new(3);
     let (overlay, file, _) = overlay(&world);
     file.clear_log();
-    let node = Rc::clone(&overlay);
+    let (node, disk) = (Rc::clone(&overlay), file.clone());
     let shown = world.run(async move {
         write(&node, range(0, 16384), 7).await;
+        let written = disk.log().len();
         make_empty(&node).await;
+        assert_eq!(disk.log().len(), written);
         write(&node, range(4096, 8192), 8).await;
         read_all(&node).await
     });
@@ -175,6 +192,10 @@ fn an_emptied_overlay_shows_its_backing_node_at_once_and_gives_the_space_back_la
     assert_eq!(world.run(async move { read_all(&overlay).await }), expected);
 }
 
+//= docs/spec/ai-overlay.md#emptying
+//= type=test
+//# Space MUST be given back only when the present epoch is durable, or while the contents would be
+//# unknown after a power cut anyway.
 #[test]
 fn space_is_given_back_only_once_the_new_epoch_is_durable() {
     let world = World::new(4);
@@ -199,6 +220,10 @@ fn space_is_given_back_only_once_the_new_epoch_is_durable() {
     );
 }
 
+//= docs/spec/ai-overlay.md#stages
+//= type=test
+//# Closing MUST make data and map durable and record the stage clean, except that failover stays
+//# failover.
 #[test]
 fn what_was_flushed_or_closed_is_there_when_it_is_opened_again() {
     let world = World::new(5);
@@ -212,6 +237,14 @@ fn what_was_flushed_or_closed_is_there_when_it_is_opened_again() {
     assert_eq!(world.run(async move { read_all(&again).await }), shown);
 }
 
+//= docs/spec/ai-overlay.md#opening
+//= type=test
+//# An overlay that is found replicating MUST open with contents unknown: it can be read, and
+//# everything that would change it fails.
+//= docs/spec/ai-overlay.md#stages
+//= type=test
+//# A stage MUST be durable, with data and map as they were when it was set, before setting it is
+//# answered.
 #[test]
 fn an_overlay_left_in_use_by_replication_opens_for_inspection_only() {
     let world = World::new(6);
@@ -244,6 +277,13 @@ fn an_overlay_left_in_use_by_replication_opens_for_inspection_only() {
     assert_eq!(world.run(async move { read_all(&resumable).await[0] }), 5);
 }
 
+//= docs/spec/ai-overlay.md#opening
+//= type=test
+//# An empty or all-zero file MUST become an empty overlay, and a file that is neither that nor an
+//# overlay MUST be refused by its node's name.
+//= docs/spec/ai-overlay.md#opening
+//= type=test
+//# An overlay made for a disk of another length MUST be refused with both lengths.
 #[test]
 fn what_is_not_an_overlay_of_this_disk_is_refused_by_name() {
     let world = World::new(7);
@@ -285,6 +325,9 @@ fn what_is_not_an_overlay_of_this_disk_is_refused_by_name() {
     assert_eq!(refuse(damaged), foreign);
 }
 
+//= docs/spec/ai-overlay.md#durability
+//= type=test
+//# A flush that fails MUST poison the overlay until it is opened again.
 #[test]
 fn a_failed_flush_poisons_until_it_is_opened_again() {
     let world = World::new(8);
@@ -308,6 +351,10 @@ fn a_failed_flush_poisons_until_it_is_opened_again() {
     );
 }
 
+//= docs/spec/ai-overlay.md#durability
+//= type=test
+//# Flushes that are asked for together MUST share one, and a flush with nothing new to cover MUST
+//# NOT touch the file.
 #[test]
 fn concurrent_flushes_share_one_and_an_idle_one_touches_nothing() {
     let world = World::new(9);
@@ -470,6 +517,14 @@ fn check_all_cuts(
     }
 }
 
+//= docs/spec/ai-overlay.md#durability
+//= type=test
+//# A flush MUST make data durable before it writes map pages, and map pages before it writes the
+//# header.
+//= docs/spec/ai-overlay.md#durability
+//= type=test
+//# After a power cut the overlay MUST show everything that was flushed, and of what came later,
+//# sector by sector, the old or the new.
 #[test]
 fn after_a_power_cut_at_any_write_each_sector_is_what_was_flushed_or_newer() {
     for seed in 0..40 {
@@ -477,6 +532,9 @@ fn after_a_power_cut_at_any_write_each_sector_is_what_was_flushed_or_newer() {
     }
 }
 
+//= docs/spec/ai-overlay.md#emptying
+//= type=test
+//# An epoch MUST NOT be used a second time, not even one whose header was lost in a power cut.
 #[test]
 fn a_second_life_after_a_cut_does_not_bring_a_lost_epoch_back() {
     // The page of the lost epoch lands, its header does not; the next emptying must not reuse it.
@@ -515,6 +573,10 @@ fn a_second_life_after_a_cut_does_not_bring_a_lost_epoch_back() {
     );
 }
 
+//= docs/spec/ai-overlay.md#requests
+//= type=test
+//# A read MUST hold its range until its read of the backing node has ended, so that a serialised
+//# write waits for it and excludes later ones.
 #[test]
 fn a_serialised_write_waits_for_readers_on_their_way_down() {
     for seed in 0..200 {
@@ -567,4 +629,42 @@ fn a_read_only_file_is_initialised_when_it_becomes_writable() {
         write(&overlay, range(0, 1), 9).await;
         assert_eq!(read_all(&overlay).await[..2], [9, 0xbb]);
     });
+}
+
+//= docs/spec/ai-overlay.md#opening
+//= type=test
+//# Nothing in the file MUST make the program read, write or allocate beyond what the length of the
+//# disk asks for.
+#[test]
+fn a_map_full_of_bits_holds_no_more_than_the_disk() {
+    let world = World::new(13);
+    let (_, file, _) = overlay(&world);
+    let header = Header {
+        sequence: 5,
+        identity: [1; 16],
+        length: LENGTH,
+        epoch: 3,
+        stage: OverlayStage::Clean,
+    };
+    let mut everything = BlockMap::new(40_000);
+    everything.insert(0..40_000);
+    let tag = PageTag {
+        identity: [1; 16],
+        page: 0,
+        epoch: 3,
+        sequence: u64::MAX,
+    };
+    let mut bytes = file.bytes();
+    bytes[..4096].copy_from_slice(&header.encode());
+    bytes[8192..12288].copy_from_slice(&tag.encode(&everything));
+    let error = reopen(&world, bytes.clone()).err().unwrap();
+    assert_eq!(
+        error.message(),
+        format!("the overlay's epoch or sequence {} is impossible", u64::MAX)
+    );
+    let tag = PageTag { sequence: 9, ..tag };
+    bytes[8192..12288].copy_from_slice(&tag.encode(&everything));
+    let opened = reopen(&world, bytes).unwrap();
+    let overlay = opened.driver().capabilities().make_empty.unwrap();
+    assert_eq!(overlay.allocated_bytes(), 6 * 4096);
 }

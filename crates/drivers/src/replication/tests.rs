@@ -441,6 +441,27 @@ fn a_commit_that_fails_keeps_the_view_takes_no_new_space_and_can_be_retried() {
 }
 
 #[test]
+fn what_is_written_after_a_failed_finish_is_copied_by_the_retry() {
+    let world = World::new(8);
+    let secondary = Secondary::new(&world);
+    let it = secondary.clone();
+    world.run(async move { write(&it.rep, range(0, 8192), 1).await.unwrap() });
+    secondary.failover();
+    let it = secondary.clone();
+    world.run(async move {
+        let rep = filter(&it.rep);
+        rep.commit().await.unwrap();
+        rep.set_stage(Stage::FailoverFailed);
+        // Half in active, half past it.
+        write(&it.rep, range(4096, 12288), 2).await.unwrap();
+        rep.set_stage(Stage::Failover);
+        rep.commit().await.unwrap();
+        it.finish().await;
+    });
+    assert_eq!(secondary.disks.disk.bytes()[4096..12288], [2; 8192]);
+}
+
+#[test]
 fn a_commit_that_a_crash_interrupts_is_resumed() {
     for seed in 0..150 {
         let world = World::new(seed);
