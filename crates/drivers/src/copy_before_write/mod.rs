@@ -81,6 +81,8 @@ struct Core {
     target: Rc<Child>,
     plan: RefCell<CopyPlan>,
     first_error: RefCell<Option<Error>>,
+    /// Who is told of every copy that fails.
+    on_failure: RefCell<Option<Box<dyn Fn(Error)>>>,
     slots: Slots,
 }
 
@@ -117,9 +119,17 @@ impl Filter {
                 target,
                 plan: RefCell::new(CopyPlan::new(length, cluster)),
                 first_error: RefCell::new(None),
+                on_failure: RefCell::new(None),
                 slots: Slots::new(COPIES),
             }),
         })
+    }
+
+    /// Tells `report` of every copy that fails; it must not call back into a node.
+    #[must_use]
+    pub fn on_failure(self, report: impl Fn(Error) + 'static) -> Filter {
+        self.core.on_failure.replace(Some(Box::new(report)));
+        self
     }
 
     /// Bytes that are saved together.
@@ -148,11 +158,14 @@ impl Core {
         range: ByteRange,
         request: impl Future<Output = Result<(), Error>>,
     ) -> Result<(), Error> {
+        //= docs/spec/replication.md#copy-before-write
+        //# A copy that fails MUST fail the peer's write with the same error number, leave the
+        //# secondary disk as it was, and leave the block to be saved again.
         let ticket = match self.save(range).await {
             Ok(ticket) => Some(ticket),
             Err(error) => {
                 let error = error.at(&self.options.node, Op::CopyBeforeWrite, range);
-                self.first_error.borrow_mut().get_or_insert(error.clone());
+                self.note(&error);
                 match self.options.on_error {
                     OnCopyError::BreakGuestWrite => return Err(error),
                     OnCopyError::BreakSnapshot => None,
@@ -194,6 +207,15 @@ impl Core {
         }
     }
 
+    //= docs/spec/replication.md#copy-before-write
+    //# A failed copy MUST be latched in the secondary's status and reported by an event.
+    fn note(&self, error: &Error) {
+        self.first_error.borrow_mut().get_or_insert(error.clone());
+        if let Some(report) = &*self.on_failure.borrow() {
+            report(error.clone());
+        }
+    }
+
     /// Starts the copies, and waits for them and for those of others.
     async fn carry_out(self: &Rc<Core>, work: Work) -> Result<(), Error> {
         let failed = Rc::new(RefCell::new(None));
@@ -222,6 +244,9 @@ impl Core {
             };
             return self.target.write_zeroes(range, flags).await;
         }
+        //= docs/spec/replication.md#copy-before-write
+        //# A reader of the view MUST NOT see data that the peer wrote after the last checkpoint,
+        //# however reads, copies and writes overlap.
         let flags = WriteFlags {
             serialise: true,
             ..WriteFlags::default()
@@ -241,7 +266,7 @@ async fn copy_task(core: Rc<Core>, copy: ClusterCopy, failed: Rc<RefCell<Option<
         Ok(()) => report.outcome = Outcome::Saved,
         Err(error) => {
             let error = error.at(&core.options.node, Op::CopyBeforeWrite, copy.range);
-            core.first_error.borrow_mut().get_or_insert(error.clone());
+            core.note(&error);
             failed.replace(Some(error));
         }
     }

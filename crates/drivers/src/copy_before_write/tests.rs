@@ -8,6 +8,7 @@ use block::{
 };
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,7 +30,11 @@ struct Chain {
     hidden_file: Disk,
     hidden: Rc<Node>,
     filter: Rc<Node>,
+    reports: Reports,
 }
+
+/// The failed copies that were reported.
+type Reports = Rc<RefCell<Vec<Error>>>;
 
 fn chain(world: &World, options: Options) -> Chain {
     let (disk, hidden_file) = (
@@ -53,8 +58,13 @@ fn chain(world: &World, options: Options) -> Chain {
     });
     let file = edge("file", ChildRole::Filtered, &secondary);
     let target = edge("target", ChildRole::Data, &hidden);
-    let filter = node("cbw", Filter::new(options, file, target, ports).unwrap());
+    let reports = Reports::default();
+    let filter = Filter::new(options, file, target, ports).unwrap();
+    let told = Rc::clone(&reports);
+    let filter = filter.on_failure(move |error| told.borrow_mut().push(error));
+    let filter = node("cbw", filter);
     Chain {
+        reports,
         disk,
         hidden_file,
         hidden,
@@ -155,6 +165,13 @@ fn a_cluster_is_saved_once_and_neighbours_together() {
     );
 }
 
+//= docs/spec/replication.md#copy-before-write
+//= type=test
+//# A copy that fails MUST fail the peer's write with the same error number, leave the secondary
+//# disk as it was, and leave the block to be saved again.
+//= docs/spec/replication.md#copy-before-write
+//= type=test
+//# A failed copy MUST be latched in the secondary's status and reported by an event.
 #[test]
 fn a_failed_copy_fails_the_write_and_leaves_disk_and_view_alone() {
     let world = World::new(3);
@@ -167,6 +184,7 @@ fn a_failed_copy_fails_the_write_and_leaves_disk_and_view_alone() {
         assert_eq!(error.errno(), 28);
         assert_eq!(error.node(), Some("hidden-file"));
         assert_eq!(it.disk.bytes(), old);
+        assert_eq!(it.reports.borrow().first(), Some(&error));
         assert_eq!(it.first_error(), Some(error));
         it.write(range(0, 10), 1).await.unwrap();
         assert_eq!(it.view().await, old);
@@ -260,6 +278,10 @@ fn the_cluster_follows_the_target_and_the_option() {
     );
 }
 
+//= docs/spec/replication.md#copy-before-write
+//= type=test
+//# A reader of the view MUST NOT see data that the peer wrote after the last checkpoint, however
+//# reads, copies and writes overlap.
 /// Writers and readers of the old view at once, with failures: every read shows the state at the
 /// last checkpoint, every failed write may have changed nothing but its own range.
 #[test]

@@ -143,6 +143,10 @@ fn a_write_fails_with_the_most_common_error_when_too_few_succeed() {
     assert_eq!((reported.len(), failures), (3, 1));
 }
 
+//= docs/spec/replication.md#losses
+//= type=test
+//# A child in mode `primary` MUST NOT count towards a quorum's vote: a write that fails on the
+//# local disk fails for the guest.
 #[test]
 fn a_local_write_that_fails_fails_whatever_the_peer_did() {
     let world = World::new(3);

@@ -84,6 +84,9 @@ impl Ballot {
     }
 
     pub(super) fn count(&mut self, votes: bool, answer: Result<(), Error>) {
+        //= docs/spec/replication.md#losses
+        //# A child in mode `primary` MUST NOT count towards a quorum's vote: a write that fails on
+        //# the local disk fails for the guest.
         if !votes {
             return;
         }

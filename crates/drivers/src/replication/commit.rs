@@ -112,6 +112,8 @@ impl Replication {
         self.commit.looked.get().then_some(progress)
     }
 
+    //= docs/spec/replication.md#failover
+    //# In FAILOVER the guest MUST be able to read and write throughout.
     /// FAILOVER: to active, where the view is read, and to the secondary disk wherever the commit has
     /// been. Only active's answer counts: what does not reach the secondary disk is copied later.
     pub(super) async fn write_committing(&self, change: Change) -> Result<(), Error> {
@@ -203,6 +205,9 @@ impl Replication {
         }
     }
 
+    //= docs/spec/replication.md#commit
+    //# A commit MUST copy what active or hidden hold into the secondary disk, reading what the guest
+    //# sees.
     async fn copy(&self, mut report: CopyReport<'_>, run: ByteRange) -> Result<(), Error> {
         let secondary = self.buffers()?.secondary;
         let data = self.file.read(run).await?;

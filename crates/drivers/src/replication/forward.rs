@@ -35,6 +35,12 @@ impl Replication {
         if op == Op::WriteZeroes && error.kind() == ErrorKind::Unsupported {
             return Err(error);
         }
+        //= docs/spec/replication.md#requests
+        //# A write that the primary could not forward MUST be answered with success, and the error
+        //# latched.
+        //= docs/spec/replication.md#requests
+        //# A flush that the primary could not forward MUST be answered with its error, and the
+        //# error latched.
         let error = error.at(&self.options.node, op, range);
         self.forward_lost(error.clone());
         match on_loss {
@@ -46,6 +52,8 @@ impl Replication {
     /// Waits for `request`, at most for the bound. Past it the connection is cut, so that nothing
     /// else waits for a peer that does not answer (R100).
     async fn bounded(&self, request: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+        //= docs/spec/replication.md#losses
+        //# A forward MUST be answered within the filter's forward timeout, whatever the peer does.
         let bound = self.options.forward_timeout;
         if bound == Duration::MAX {
             return request.await;

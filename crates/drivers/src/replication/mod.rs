@@ -284,8 +284,9 @@ impl Driver for Replication {
                 let nothing = (Op::Flush, ByteRange::between(0, 0));
                 Box::pin(self.forward(nothing, on_loss, self.file.flush()))
             }
-            Path::Active | Path::File => Box::pin(self.file.flush()),
-            Path::Commit | Path::Split | Path::Both => Box::pin(self.flush_both()),
+            Path::Active => Box::pin(self.noticing(self.file.flush())),
+            Path::File => Box::pin(self.file.flush()),
+            Path::Commit | Path::Split | Path::Both => Box::pin(self.noticing(self.flush_both())),
         }
     }
 
@@ -304,6 +305,11 @@ impl Driver for Replication {
         children
     }
 
+    //= docs/spec/replication.md#permissions
+    //# The filter MUST ask for consistent read on its `file` child, for nothing on its other
+    //# children, and for write on all of them if the node is writable.
+    //= docs/spec/replication.md#permissions
+    //# The filter MUST let others read and write its children, but never resize them.
     /// R17, R18: reading through `file` only, writing everywhere; nobody may resize.
     fn child_permissions(&self, child: &Child, _above: Shares) -> Shares {
         let mut used = Permissions::NONE;

@@ -89,6 +89,10 @@ fn a_primary_forwards_changes_as_what_they_are_and_is_never_read() {
     );
 }
 
+//= docs/spec/replication.md#requests
+//= type=test
+//# A write that the primary could not forward MUST be answered with success, and the error
+//# latched.
 #[test]
 fn after_a_lost_forward_nothing_is_sent_and_the_first_error_is_kept() {
     let world = World::new(2);
@@ -114,6 +118,9 @@ fn after_a_lost_forward_nothing_is_sent_and_the_first_error_is_kept() {
     );
 }
 
+//= docs/spec/replication.md#losses
+//= type=test
+//# A forward MUST be answered within the filter's forward timeout, whatever the peer does.
 #[test]
 fn a_peer_that_does_not_answer_is_cut_off_and_holds_nobody_up() {
     let world = World::new(3);
@@ -133,6 +140,10 @@ fn a_peer_that_does_not_answer_is_cut_off_and_holds_nobody_up() {
     assert_eq!(first.node(), Some("rep"));
 }
 
+//= docs/spec/replication.md#requests
+//= type=test
+//# A flush that the primary could not forward MUST be answered with its error, and the error
+//# latched.
 #[test]
 fn a_flush_that_cannot_be_forwarded_is_reported_and_ends_forwarding() {
     let world = World::new(4);
@@ -372,6 +383,46 @@ fn the_view_shows_the_last_checkpoint_and_the_guests_own_writes() {
     }
 }
 
+//= docs/spec/replication.md#requests
+//= type=test
+//# A discard by the secondary's guest MUST NOT let older data of a lower layer show again: while
+//# the overlays are in place it counts as zeroes.
+//= docs/spec/replication.md#requests
+//= type=test
+//# An error of the secondary's own disks MUST be returned to the guest unchanged.
+//= docs/spec/replication.md#requests
+//= type=test
+//# A running secondary MUST send its guest's writes and zeroes to the active disk and to nothing
+//# else.
+#[test]
+fn a_discard_of_the_guest_reads_as_zeroes_and_its_errors_are_its_own() {
+    let world = World::new(10);
+    let secondary = Secondary::new(&world);
+    let it = secondary.clone();
+    let disk = secondary.disks.disk.bytes();
+    let error = world.run(async move {
+        write(&it.rep, range(0, 8192), 1).await.unwrap();
+        it.rep.discard(range(4096, 12288)).await.unwrap();
+        it.disks.active.fail_next(Op::Write, 28);
+        write(&it.rep, range(20480, 20481), 2).await.unwrap_err()
+    });
+    let mut expected = disk.clone();
+    expected[..4096].fill(1);
+    expected[4096..12288].fill(0);
+    same(&secondary.view(), &expected, 10);
+    same(&secondary.disks.disk.bytes(), &disk, 10);
+    assert_eq!(error.errno(), 28);
+    let first = filter(&secondary.rep).first_error().unwrap();
+    assert_eq!(first.error, error);
+}
+
+//= docs/spec/replication.md#failover
+//= type=test
+//# In FAILOVER the guest MUST be able to read and write throughout.
+//= docs/spec/replication.md#commit
+//= type=test
+//# A commit MUST copy what active or hidden hold into the secondary disk, reading what the guest
+//# sees.
 #[test]
 fn a_failover_changes_nothing_the_guest_reads_and_ends_in_the_disk() {
     for seed in 0..150 {
@@ -398,6 +449,14 @@ fn a_failover_changes_nothing_the_guest_reads_and_ends_in_the_disk() {
     }
 }
 
+//= docs/spec/replication.md#after-a-failed-failover
+//= type=test
+//# A write in FAILOVER_FAILED MUST NOT take new space in an overlay; reads go on through the
+//# chain.
+//= docs/spec/replication.md#commit
+//= type=test
+//# A commit that fails MUST end in FAILOVER_FAILED with the error latched, the chain in place and
+//# what the guest sees unchanged.
 #[test]
 fn a_commit_that_fails_keeps_the_view_takes_no_new_space_and_can_be_retried() {
     for seed in 0..150 {
@@ -535,6 +594,13 @@ fn a_cancelled_commit_ends_and_goes_on_later() {
     }
 }
 
+//= docs/spec/replication.md#permissions
+//= type=test
+//# The filter MUST ask for consistent read on its `file` child, for nothing on its other children,
+//# and for write on all of them if the node is writable.
+//= docs/spec/replication.md#permissions
+//= type=test
+//# The filter MUST let others read and write its children, but never resize them.
 #[test]
 fn children_are_shared_for_everything_but_resize() {
     let world = World::new(9);

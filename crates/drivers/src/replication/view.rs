@@ -5,7 +5,7 @@ use ::replication::{Path, Request, Run, Split, Target};
 use block::{Answer, ByteRange, Child, Error, ErrorKind, Op, WriteFlags, ZeroFlags};
 use bytes::Bytes;
 use futures_util::future::try_join;
-use std::future::ready;
+use std::future::{Future, ready};
 
 /// A request that changes data.
 #[derive(Clone)]
@@ -42,6 +42,22 @@ impl Change {
         }
     }
 
+    /// The same with defined contents: a discard becomes zeroes. Active, merely told that it may
+    /// forget, would let the layers below show again; two disks, each told so, would differ.
+    //= docs/spec/replication.md#requests
+    //# A discard by the secondary's guest MUST NOT let older data of a lower layer show again: while
+    //# the overlays are in place it counts as zeroes.
+    fn defined(self) -> Change {
+        let flags = ZeroFlags {
+            may_unmap: true,
+            ..ZeroFlags::default()
+        };
+        match self {
+            Change::Discard(range) => Change::Zero(range, flags),
+            Change::Write(..) | Change::Zero(..) => self,
+        }
+    }
+
     /// The part of the change that lies in `part`, which lies in its range.
     pub(super) fn cut(&self, part: ByteRange) -> Change {
         match self {
@@ -62,16 +78,40 @@ impl Replication {
         match self.path(request) {
             Path::Fail => Box::pin(ready(Err(self.refused()))),
             Path::Drop => Box::pin(ready(Ok(()))),
-            Path::Active | Path::File | Path::Both => Box::pin(change.send(&self.file)),
+            Path::File | Path::Both => Box::pin(change.send(&self.file)),
+            //= docs/spec/replication.md#requests
+            //# A running secondary MUST send its guest's writes and zeroes to the active disk and
+            //# to nothing else.
+            Path::Active => Box::pin(self.noticing(change.defined().send(&self.file))),
             Path::Forward(on_loss) => {
                 let what = (op, change.range());
                 Box::pin(self.forward(what, on_loss, change.send(&self.file)))
             }
-            Path::Commit => Box::pin(self.write_committing(change)),
-            Path::Split => Box::pin(self.write_split(change)),
+            Path::Commit => Box::pin(self.noticing(self.write_committing(change.defined()))),
+            Path::Split => Box::pin(self.noticing(self.write_split(change.defined()))),
         }
     }
 
+    /// A failure of the secondary's own disks: the guest's error, unchanged, and the first one is
+    /// remembered.
+    //= docs/spec/replication.md#requests
+    //# An error of the secondary's own disks MUST be returned to the guest unchanged.
+    pub(super) async fn noticing(
+        &self,
+        request: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let result = request.await;
+        if let Err(error) = &result
+            && error.kind() != ErrorKind::Unsupported
+        {
+            self.latch(error.clone());
+        }
+        result
+    }
+
+    //= docs/spec/replication.md#after-a-failed-failover
+    //# A write in FAILOVER_FAILED MUST NOT take new space in an overlay; reads go on through the
+    //# chain.
     /// After a failed failover (R72 to R77): what the overlays hold is written there, and has to be
     /// copied (again) by a retry; everything else goes past them.
     async fn write_split(&self, change: Change) -> Result<(), Error> {

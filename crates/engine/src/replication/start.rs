@@ -6,7 +6,7 @@ use super::run::Run;
 use crate::jobs::{Job, Outcome};
 use block::{Child, ChildRole, Error, Graph, Node, NodeOptions, OverlayStage, Owner};
 use drivers::copy_before_write::{self, Filter};
-use drivers::replication::{HIDDEN_DISK, SECONDARY_DISK};
+use drivers::replication::{HIDDEN_DISK, Replication, SECONDARY_DISK};
 use qmp::types::JobType;
 use std::rc::Rc;
 
@@ -148,7 +148,7 @@ impl Run<'_> {
     /// R41, R89: the other parents of the secondary disk now write through the filter.
     pub(super) async fn insert_copy_before_write(&self, member: &Rc<Member>) -> Result<(), Error> {
         let chain = member.chain()?;
-        let filter = self.copy_before_write(&chain)?;
+        let filter = self.copy_before_write(member, &chain)?;
         let inserted = self
             .group
             .inner
@@ -169,7 +169,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn copy_before_write(&self, chain: &Chain) -> Result<Rc<Node>, Error> {
+    fn copy_before_write(&self, member: &Rc<Member>, chain: &Chain) -> Result<Rc<Node>, Error> {
         let edge = |name, role, node: &Rc<Node>| Child::new(name, role, Rc::clone(node));
         let file = edge("file", ChildRole::Filtered, &chain.secondary);
         let target = edge("target", ChildRole::Data, &chain.hidden);
@@ -179,7 +179,15 @@ impl Run<'_> {
             node: name.clone(),
             ..copy_before_write::Options::default()
         };
+        // Weak: the filter lies below the node it reports to.
+        let latch = Rc::downgrade(member.node());
         let driver = Filter::new(options, file, target, inner.ports.clone())?;
+        let driver = driver.on_failure(move |error| {
+            let node = latch.upgrade();
+            if let Some(replication) = node.as_deref().and_then(Replication::of) {
+                replication.latch(error);
+            }
+        });
         Ok(Node::new(name, Box::new(driver), NodeOptions::default()))
     }
 
