@@ -18,10 +18,13 @@
 //!
 //! Source: `docs/spec/replication.md`, section "Copy before write".
 
+mod options;
 mod slots;
 
 #[cfg(test)]
 mod tests;
+
+pub use options::{OnCopyError, Options};
 
 use self::slots::Slots;
 use crate::ports::Ports;
@@ -36,7 +39,6 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Copies in flight at most.
 const COPIES: usize = 64;
@@ -45,33 +47,13 @@ const DEFAULT_CLUSTER: u64 = 64 << 10;
 /// Zeroes and discards are carried out in pieces of this many bytes, to bound what one plans.
 const PIECE: u64 = 64 << 20;
 
-/// What a failed copy breaks (`on-cbw-error`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnCopyError {
-    /// The write fails; the old view stays whole.
-    #[default]
-    BreakGuestWrite,
-    /// The write goes on; the old view is lost.
-    BreakSnapshot,
-}
-
-/// Options of the filter.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Its `node-name`, for errors.
-    pub node: String,
-    /// `on-cbw-error`.
-    pub on_error: OnCopyError,
-    /// `cbw-timeout`: how long a write waits for its copies; zero is for ever.
-    pub timeout: Duration,
-    /// `min-cluster-size` in bytes; zero leaves it to the target.
-    pub min_cluster: u64,
-}
-
 /// The filter.
 pub struct Filter {
     core: Rc<Core>,
 }
+
+/// Is told of an error.
+type Told = Box<dyn Fn(Error)>;
 
 /// What writes and copies share.
 struct Core {
@@ -82,7 +64,7 @@ struct Core {
     plan: RefCell<CopyPlan>,
     first_error: RefCell<Option<Error>>,
     /// Who is told of every copy that fails.
-    on_failure: RefCell<Option<Box<dyn Fn(Error)>>>,
+    on_failure: RefCell<Option<Told>>,
     slots: Slots,
 }
 

@@ -64,11 +64,11 @@ fn chain(world: &World, options: Options) -> Chain {
     let filter = filter.on_failure(move |error| told.borrow_mut().push(error));
     let filter = node("cbw", filter);
     Chain {
-        reports,
         disk,
         hidden_file,
         hidden,
         filter,
+        reports,
     }
 }
 
