@@ -209,6 +209,10 @@ pub const STOP: &[Task] = &[
 
 /// Failover: no write of the peer arrives any more, then the decision is durable. Every action may
 /// be repeated: a retry runs the same list.
+///
+/// As long as copy-before-write is there the guest's writes must go to active alone: what went to
+/// the secondary disk would have its old data saved in hidden and shown. So a failover that does
+/// not get as far as taking it out leaves a filter that runs.
 //= docs/spec/replication.md#failover
 //# A failover MUST first close the secondary disk's writable exports, wait (bounded) for their
 //# requests in flight, and refuse new ones for as long as the filter exists.
@@ -216,8 +220,8 @@ pub const STOP: &[Task] = &[
 //# A failover MUST be recorded durably in both overlays, hidden first, before it is answered.
 pub const FAILOVER: &[Task] = &[
     leave(FenceWriters, Input::FenceFailed),
-    leave(RecordFailover, Input::CommitFailed),
-    leave(RemoveCopyBeforeWrite, Input::CommitFailed),
+    leave(RecordFailover, Input::FenceFailed),
+    leave(RemoveCopyBeforeWrite, Input::FenceFailed),
     go_on(UnblockTop),
 ];
 
@@ -367,8 +371,8 @@ mod tests {
               RestoreReadOnly: GoOn
             FAILOVER
               FenceWriters: Leave(FenceFailed)
-              RecordFailover: Leave(CommitFailed)
-              RemoveCopyBeforeWrite: quiet, Leave(CommitFailed)
+              RecordFailover: Leave(FenceFailed)
+              RemoveCopyBeforeWrite: quiet, Leave(FenceFailed)
               UnblockTop: GoOn
             COMMIT
               StartCommit: Leave(CommitFailed)

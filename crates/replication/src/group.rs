@@ -528,14 +528,12 @@ mod tests {
                 old: enter OutOfSync
                 old: error Latch
                 new: RecordFailover FAILS
-                new: RecordFailover FAILS
-                new: enter FailoverFailed
+                new: enter OutOfSync
                 new: error Latch
                 hold
                 release
                 refused by idle: replication is not running
                 error: FenceWriters of old
-                error: RecordFailover of new
                 error: RecordFailover of new"]],
         );
     }
@@ -659,8 +657,7 @@ mod tests {
                 disk: FenceWriters
                 disk: RecordFailover
                 hold FAILS
-                disk: RecordFailover
-                disk: enter FailoverFailed
+                disk: enter OutOfSync
                 disk: error Latch
                 error: not drained"]],
         );

@@ -79,7 +79,7 @@ pub enum Input {
     CheckpointFailed,
     /// A stop failed before anything was taken apart.
     StopFailed,
-    /// A failover could not get rid of the peer's writers; nothing else has happened.
+    /// A failover could not get rid of the peer's writers, be recorded or take copy-before-write out.
     FenceFailed,
     /// The commit has copied everything.
     CommitDone,
@@ -294,8 +294,8 @@ fn opened_or_closed(stage: Stage, input: Input) -> Result<Transition, Cause> {
 //= docs/spec/replication.md#checkpoint
 //# A checkpoint that fails MUST leave the stage as it was.
 //= docs/spec/replication.md#failover
-//# A failover that cannot get rid of a writer in time MUST return an error, leave the guest its
-//# view, and refuse checkpoints from then on.
+//# A failover that cannot get rid of a writer in time, be recorded or take copy-before-write out MUST
+//# return an error, leave the guest its view, and refuse checkpoints from then on.
 //= docs/spec/replication.md#commit
 //# A commit that fails MUST end in FAILOVER_FAILED with the error latched, the chain in place and
 //# what the guest sees unchanged.
@@ -503,8 +503,8 @@ mod tests {
     //# A checkpoint that fails MUST leave the stage as it was.
     //= docs/spec/replication.md#failover
     //= type=test
-    //# A failover that cannot get rid of a writer in time MUST return an error, leave the guest its
-    //# view, and refuse checkpoints from then on.
+    //# A failover that cannot get rid of a writer in time, be recorded or take copy-before-write out
+    //# MUST return an error, leave the guest its view, and refuse checkpoints from then on.
     //= docs/spec/replication.md#losses
     //= type=test
     //# A writer of the secondary disk that goes away without a clean disconnect, or with requests
