@@ -77,13 +77,15 @@ pub enum Effect {
     Rot,
 }
 
-/// How long operations take: anything between the two.
+/// How operations go.
 #[derive(Clone, Copy, Debug)]
-pub struct Latency {
-    /// At least.
+pub struct Temper {
+    /// How long they take at least.
     pub least: Duration,
-    /// At most.
+    /// How long they take at most.
     pub most: Duration,
+    /// Whether writes take effect in two parts now and then, and failed ones in part.
+    pub tears: bool,
 }
 
 /// The disks of one host. Clones share them.
@@ -95,7 +97,7 @@ pub struct Disks {
 struct State {
     executor: Executor,
     rng: Rng,
-    latency: Cell<Latency>,
+    temper: Cell<Temper>,
     /// What runs the operations; a new one after each power cut.
     hardware: RefCell<Life>,
     files: RefCell<BTreeMap<PathBuf, Rc<RefCell<Medium>>>>,
@@ -109,12 +111,12 @@ struct State {
 
 impl Disks {
     /// Empty disks of a host called `name`.
-    pub fn new(executor: &Executor, name: &str, rng: Rng, latency: Latency) -> Disks {
+    pub fn new(executor: &Executor, name: &str, rng: Rng, temper: Temper) -> Disks {
         Disks {
             state: Rc::new(State {
                 executor: executor.clone(),
                 rng,
-                latency: Cell::new(latency),
+                temper: Cell::new(temper),
                 hardware: RefCell::new(executor.life(&format!("{name}'s disks"))),
                 files: RefCell::default(),
                 faults: RefCell::default(),
@@ -200,9 +202,9 @@ impl Disks {
         Some(fault.effect)
     }
 
-    /// Some time within the latency.
+    /// Some time within the bounds.
     fn a_moment(&self, hardware: &Life) -> impl Future<Output = ()> + 'static {
-        let Latency { least, most } = self.state.latency.get();
+        let Temper { least, most, .. } = self.state.temper.get();
         let spread = u64::try_from(most.saturating_sub(least).as_nanos()).unwrap_or(u64::MAX);
         let extra = Duration::from_nanos(self.state.rng.below(spread.saturating_add(1)));
         // Half of it before the effect, half after.
@@ -293,11 +295,12 @@ mod tests {
     fn disks(seed: u64) -> (Executor, Disks) {
         let rng = Rng::new(seed);
         let executor = Executor::new(rng.fork(), Order::Random, 100_000);
-        let latency = Latency {
+        let temper = Temper {
             least: Duration::from_micros(10),
             most: Duration::from_millis(1),
+            tears: true,
         };
-        let disks = Disks::new(&executor, "host", rng, latency);
+        let disks = Disks::new(&executor, "host", rng, temper);
         disks.put("disk", Medium::with_contents(&[1; 4096]));
         (executor, disks)
     }

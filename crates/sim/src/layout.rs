@@ -9,6 +9,9 @@ use block::{ByteRange, is_zero};
 use bytes::Bytes;
 use std::ops::Range;
 
+/// More blocks than this are printed as runs.
+const LONG: usize = 64;
+
 /// Boundaries of the blocks of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -91,17 +94,15 @@ impl Layout {
     }
 
     /// One character a block, for transcripts: letters for themselves, `.` for zeroes, `?` for what
-    /// nobody wrote, `#` for tags that are no letters.
+    /// nobody wrote, `#` for tags that are no letters. Where there are many blocks, runs of them.
     pub fn print(&self, tags: &[Option<Tag>]) -> String {
-        let letter = |tag: &Option<Tag>| match tag {
-            None => '?',
-            Some(0) => '.',
-            Some(tag) => char::from_u32(*tag)
-                .filter(char::is_ascii_alphabetic)
-                .unwrap_or('#'),
-        };
+        if tags.len() > LONG {
+            return runs(tags);
+        }
         let groups = tags.chunks(self.group.max(1));
-        let groups: Vec<String> = groups.map(|g| g.iter().map(letter).collect()).collect();
+        let groups: Vec<String> = groups
+            .map(|g| g.iter().copied().map(letter).collect())
+            .collect();
         groups.join(if self.group > 1 { " " } else { "" })
     }
 
@@ -116,6 +117,33 @@ impl Layout {
             (_, None) => self.length(),
         }
     }
+}
+
+fn letter(tag: Option<Tag>) -> char {
+    match tag {
+        None => '?',
+        Some(0) => '.',
+        Some(tag) => char::from_u32(tag)
+            .filter(char::is_ascii_alphabetic)
+            .unwrap_or('#'),
+    }
+}
+
+/// `[C 0-95][#1003 96-98]`
+fn runs(tags: &[Option<Tag>]) -> String {
+    let mut start: usize = 0;
+    let runs = tags.chunk_by(|a, b| a == b).map(|run| {
+        let first = start;
+        start = start.saturating_add(run.len());
+        let tag = run.first().copied().flatten();
+        let name = match (letter(tag), tag) {
+            ('#', Some(tag)) => format!("#{tag}"),
+            (letter, _) => letter.to_string(),
+        };
+        format!("[{name} {first}-{}]", start.saturating_sub(1))
+    });
+    let runs: Vec<String> = runs.collect();
+    runs.concat()
 }
 
 /// What is repeated in a block: tag and number, or zeroes.

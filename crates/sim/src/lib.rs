@@ -33,3 +33,7 @@ pub mod run;
 
 pub mod minimise;
 pub mod random;
+
+pub mod monitor;
+pub mod pair;
+pub mod play;

@@ -18,7 +18,7 @@ mod epoch;
 mod history;
 
 use epoch::{Base, Epoch};
-use history::{History, Write, base_shows, of, shows};
+use history::{History, Write, base_shows, forget, of, shows};
 use std::fmt;
 use std::ops::Range;
 
@@ -75,8 +75,9 @@ pub struct Model {
     clock: Time,
     peer: Vec<History>,
     epochs: Vec<Epoch>,
-    /// Guest writes that ended before this survive a crash.
-    durable: Time,
+    /// Writes that ended before this survive a crash.
+    guest_durable: Time,
+    peer_durable: Time,
     /// When a checkpoint ended whose outcome is not known yet.
     unsettled: Option<Time>,
 }
@@ -102,7 +103,8 @@ impl Model {
                 Base::Cut(0..=0),
                 vec![History::new(); blocks],
             )],
-            durable: 0,
+            guest_durable: 0,
+            peer_durable: 0,
             unsettled: None,
         }
     }
@@ -147,9 +149,13 @@ impl Model {
         });
     }
 
-    /// A flush by the guest that was called at `called` has succeeded.
-    pub fn flushed(&mut self, called: Time) {
-        self.durable = self.durable.max(called);
+    /// A flush by `writer` that was called at `called` has succeeded.
+    pub fn flushed(&mut self, writer: Writer, called: Time) {
+        let durable = match writer {
+            Writer::Peer => &mut self.peer_durable,
+            Writer::Guest => &mut self.guest_durable,
+        };
+        *durable = called.max(*durable);
     }
 
     /// A checkpoint is called: from now on readers may find it done.
@@ -185,23 +191,30 @@ impl Model {
     }
 
     /// The checkpoint that has just ended was a stop without failover: the view shows the peer's
-    /// contents as they are, and what its guest writes from now on.
+    /// contents as they come, and what its guest writes from now on.
     pub fn stopped(&mut self) {
         if let Some(epoch) = self.epochs.last_mut() {
-            epoch.base = Base::Live;
+            epoch.base = Base::Since(epoch.during.start);
         }
     }
 
-    /// The secondary's host has crashed: of its guest's writes only those flushed are certain.
+    /// The secondary's process has died: of its guest's writes only those flushed are certain.
     pub fn crash(&mut self) {
-        let (now, durable) = (self.tick(), self.durable);
-        for write in self.epochs.iter_mut().flat_map(|e| &mut e.guest).flatten() {
-            write.ended = write.ended.min(now);
-            if write.ended > durable {
-                write.certain = false;
-                write.overtaken = true;
-            }
-        }
+        let (now, durable) = (self.tick(), self.guest_durable);
+        let guest = self.epochs.iter_mut().flat_map(|epoch| &mut epoch.guest);
+        guest.for_each(|history| forget(history, now, durable));
+    }
+
+    /// Its host has lost power: of the peer's writes, too, only those flushed are certain.
+    pub fn power_cut(&mut self) {
+        self.crash();
+        let (now, durable) = (self.tick(), self.peer_durable);
+        self.peer
+            .iter_mut()
+            .for_each(|history| forget(history, now, durable));
+        self.epochs
+            .iter_mut()
+            .for_each(|epoch| epoch.seen.fill(None));
     }
 
     /// A read of the view, called at `called`, has answered `tags` for the blocks from `first` on;
@@ -459,7 +472,7 @@ mod tests {
         model.end_checkpoint(called, Checkpoint::Done);
         model.stopped();
         write(&mut model, Writer::Peer, 0, 2);
-        assert!(sees(&mut model, [2, 1]) && !sees(&mut model, [1, 1]));
+        assert!(sees(&mut model, [2, 1]) && !sees(&mut model, [2, 9]));
     }
 
     #[test]
@@ -467,11 +480,24 @@ mod tests {
         let mut model = model();
         write(&mut model, Writer::Guest, 0, 8);
         let flush = model.tick();
-        model.flushed(flush);
+        model.flushed(Writer::Guest, flush);
         write(&mut model, Writer::Guest, 0, 9);
         write(&mut model, Writer::Guest, 1, 9);
         model.crash();
         assert_eq!((model.view(0), model.view(1)), (vec![8, 9], vec![1, 9]));
+    }
+
+    #[test]
+    fn a_power_cut_keeps_what_the_peer_has_flushed() {
+        let mut model = model();
+        write(&mut model, Writer::Peer, 0, 2);
+        let flush = model.tick();
+        model.flushed(Writer::Peer, flush);
+        write(&mut model, Writer::Peer, 1, 3);
+        checkpoint(&mut model);
+        assert!(sees(&mut model, [2, 3]));
+        model.power_cut();
+        assert_eq!((model.view(0), model.view(1)), (vec![2], vec![1, 3]));
     }
 
     #[test]

@@ -102,6 +102,19 @@ impl Internet {
         links.len()
     }
 
+    /// The host's process is gone: the kernel closes its sockets.
+    pub fn kill(&self, host: &str) {
+        self.state
+            .listeners
+            .borrow_mut()
+            .retain(|(listener, _), _| listener != host);
+        for link in self.links(|_| true) {
+            if let Some(side) = link.side_of(host) {
+                link.close(side);
+            }
+        }
+    }
+
     /// The host loses power: its peers hear nothing any more.
     pub fn power_cut(&self, host: &str) {
         self.state.down.borrow_mut().insert(host.to_owned());

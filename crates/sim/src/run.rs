@@ -10,16 +10,19 @@
 //! As long as nothing has gone wrong ([`Mishap`]), every request and command that the stage allows
 //! must succeed. Afterwards an error is an answer like any other, but what is read is still judged.
 
+mod command;
+mod rare;
+mod request;
+
 use crate::executor::Executor;
 use crate::layout::Layout;
-use crate::model::{Begun, Checkpoint, Model, Outcome, Tag, Time, Violation, Writer};
+use crate::model::{Model, Tag, Violation, Writer};
 use crate::script::{Action, Command, Mishap, Request, Script, Step, Timed};
-use block::{ByteRange, LockKind, RangeLock};
+use block::RangeLock;
 use bytes::Bytes;
 use futures_util::future::{LocalBoxFuture, join_all};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::Duration;
 
 /// What a script is run on: a pair, seen from outside.
@@ -40,7 +43,7 @@ pub trait Subject {
     fn stage(&self) -> Stage;
 
     /// The error that status shows, if any.
-    fn error(&self) -> Option<String>;
+    fn error(&self) -> LocalBoxFuture<'_, Option<String>>;
 
     /// What the secondary disk holds, as a program on its host would read it.
     fn disk(&self) -> Vec<u8>;
@@ -100,6 +103,8 @@ pub struct Run<'a> {
     stopped: Cell<bool>,
     /// A failover has been asked for.
     promoting: Cell<bool>,
+    /// A failover has been answered.
+    promoted: Cell<bool>,
     crashes: Cell<u64>,
     manager: RangeLock,
     in_flight: RefCell<Vec<(Writer, Request)>>,
@@ -123,6 +128,7 @@ impl<'a> Run<'a> {
             calm: Cell::new(true),
             stopped: Cell::new(false),
             promoting: Cell::new(false),
+            promoted: Cell::new(false),
             crashes: Cell::new(0),
             manager: RangeLock::new(),
             in_flight: RefCell::default(),
@@ -137,15 +143,21 @@ impl<'a> Run<'a> {
     ///
     /// [`Broken`]: a promise was not kept.
     pub async fn script(&self, script: &Script) -> Result<(), Broken> {
-        self.look("begin", "").await?;
+        self.look("begin", &[]).await?;
         for step in &script.0 {
             let remarks = self.step(step).await?;
             self.look(&step.to_string(), &remarks).await?;
         }
-        self.judge_end()
+        if self.subject.stage() != Stage::Done {
+            return Ok(());
+        }
+        self.judge_disk().map_err(|what| Broken {
+            during: "the end".to_owned(),
+            what,
+        })
     }
 
-    /// One line a step: its text, the view, the disk, and what failed.
+    /// One line a step: the view, the disk, what was done; below it what failed.
     pub fn transcript(&self) -> String {
         let lines = self.lines.borrow();
         lines.join("\n") + "\n"
@@ -157,13 +169,13 @@ impl<'a> Run<'a> {
     }
 
     /// Runs a step's actions beside each other.
-    async fn step(&self, step: &Step) -> Result<String, Broken> {
+    async fn step(&self, step: &Step) -> Result<Vec<String>, Broken> {
         let actions = step.0.iter().map(|timed| Box::pin(self.timed(timed)));
         let mut remarks = Vec::new();
         for result in join_all(actions).await {
             remarks.extend(result?);
         }
-        Ok(remarks.join("; "))
+        Ok(remarks)
     }
 
     async fn timed(&self, timed: &Timed) -> Result<Option<String>, Broken> {
@@ -187,205 +199,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    async fn request(&self, from: Writer, request: &Request) -> Result<Option<String>, String> {
-        self.note_neighbours(from, request);
-        self.in_flight.borrow_mut().push((from, request.clone()));
-        let before = self.subject.stage();
-        let called = self.model.borrow_mut().tick();
-        let begun = self.begin(from, request);
-        let answer = self.subject.request(from, request.clone()).await;
-        self.done(from, request);
-        let outcome = match &answer {
-            Answer::Done | Answer::Data(_) => Outcome::Acknowledged,
-            Answer::Failed(_) => Outcome::Failed,
-            Answer::Lost(_) => Outcome::Unknown,
-        };
-        if let Some(begun) = &begun {
-            // A discard may leave the old data where it is.
-            let vague = matches!(request, Request::Discard(_)) && outcome == Outcome::Acknowledged;
-            let outcome = if vague { Outcome::Failed } else { outcome };
-            self.model.borrow_mut().end_write(begun, outcome);
-        }
-        if *request == Request::Flush && from == Writer::Guest && outcome == Outcome::Acknowledged {
-            self.model.borrow_mut().flushed(called);
-        }
-        match answer {
-            Answer::Done => Ok(None),
-            Answer::Data(data) => self.judge_read(from, called, request, &data).map(|()| None),
-            Answer::Failed(error) | Answer::Lost(error) => {
-                if outcome == Outcome::Unknown {
-                    self.count("request lost");
-                }
-                self.judge_failure(from, before, &error)?;
-                Ok(Some(format!("{request}: {error}")))
-            }
-        }
-    }
-
-    fn begin(&self, from: Writer, request: &Request) -> Option<Begun> {
-        let (blocks, tag) = match request {
-            Request::Write(blocks, tag) => (blocks, *tag),
-            Request::Zero(blocks) | Request::Discard(blocks) => (blocks, 0),
-            Request::Flush | Request::Read(_) => return None,
-        };
-        Some(
-            self.model
-                .borrow_mut()
-                .begin_write(from, blocks.clone(), tag),
-        )
-    }
-
-    fn done(&self, from: Writer, request: &Request) {
-        let mut list = self.in_flight.borrow_mut();
-        if let Some(index) = list.iter().position(|(f, r)| *f == from && r == request) {
-            list.swap_remove(index);
-        }
-    }
-
-    fn judge_read(
-        &self,
-        from: Writer,
-        called: Time,
-        request: &Request,
-        data: &[u8],
-    ) -> Result<(), String> {
-        let Request::Read(blocks) = request else {
-            return Err("data for a request that is no read".to_owned());
-        };
-        self.judge_data(from, called, blocks, data)
-    }
-
-    fn judge_data(
-        &self,
-        from: Writer,
-        called: Time,
-        blocks: &Range<usize>,
-        data: &[u8],
-    ) -> Result<(), String> {
-        let tags = self.layout.tags(blocks, data);
-        let mut model = self.model.borrow_mut();
-        let verdict = match from {
-            Writer::Guest => model.judge_view(called, blocks.start, &tags),
-            // A failover makes the disk the view; a crash loses what was not flushed.
-            Writer::Peer if self.promoting.get() || self.crashes.get() > 0 => Ok(()),
-            Writer::Peer => model.judge_disk(called, blocks.start, &tags),
-        };
-        verdict.map_err(|Violation(what)| what)
-    }
-
-    /// Whether a request that was made in stage `before` was allowed to fail.
-    fn judge_failure(&self, from: Writer, before: Stage, error: &str) -> Result<(), String> {
-        let served = match (from, before) {
-            (Writer::Peer, Stage::Running) => !self.promoting.get(),
-            (Writer::Peer, Stage::Done) => self.stopped.get(),
-            (Writer::Guest, Stage::Running | Stage::Failover | Stage::Done) => true,
-            (_, _) => false,
-        };
-        if served && self.calm.get() {
-            return Err(format!("failed though nothing had gone wrong: {error}"));
-        }
-        Ok(())
-    }
-
-    async fn command(&self, command: Command) -> Result<Option<String>, String> {
-        // There is one manager, which does one thing at a time, but for a failover.
-        let turn = self
-            .manager
-            .lock(ByteRange::between(0, 1), LockKind::Exclusive);
-        let _turn = if command == Command::Failover {
-            None
-        } else {
-            Some(turn.await)
-        };
-        let before = self.subject.stage();
-        self.note_command(command);
-        let moves_the_view = matches!(command, Command::Checkpoint | Command::Stop);
-        let called = if moves_the_view && before == Stage::Running {
-            Some(self.model.borrow_mut().begin_checkpoint())
-        } else {
-            None
-        };
-        self.promoting
-            .set(self.promoting.get() || command == Command::Failover);
-        let result = self.subject.command(command).await;
-        if let Some(called) = called {
-            let verdict = match &result {
-                Err(_) => Checkpoint::Failed,
-                // Which of the two came first, nobody was told.
-                Ok(()) if self.promoting.get() => Checkpoint::Unknown,
-                Ok(()) => Checkpoint::Done,
-            };
-            let stopped = command == Command::Stop && verdict == Checkpoint::Done;
-            let mut model = self.model.borrow_mut();
-            model.end_checkpoint(called, verdict);
-            if stopped {
-                model.stopped();
-                self.stopped.set(true);
-            }
-        }
-        self.judge_command(command, before, result)
-    }
-
-    /// Whether a command was allowed to end like this.
-    fn judge_command(
-        &self,
-        command: Command,
-        before: Stage,
-        result: Result<(), String>,
-    ) -> Result<Option<String>, String> {
-        let Err(error) = result else {
-            let unknown = command == Command::Start && before == Stage::Lost;
-            return if unknown {
-                Err("started over unknown contents".to_owned())
-            } else {
-                Ok(None)
-            };
-        };
-        self.count(match command {
-            Command::Start => "start refused",
-            Command::Checkpoint => "checkpoint refused",
-            Command::Stop => "stop refused",
-            Command::Failover => "failover failed",
-        });
-        let legal = match command {
-            Command::Start => before == Stage::None,
-            Command::Checkpoint | Command::Stop | Command::Failover => before == Stage::Running,
-        };
-        if legal && self.calm.get() {
-            return Err(format!("failed though nothing had gone wrong: {error}"));
-        }
-        Ok(Some(error))
-    }
-
-    async fn mishap(&self, mishap: &Mishap) -> Result<Option<String>, String> {
-        self.calm.set(false);
-        let crash = matches!(mishap, Mishap::Kill | Mishap::PowerCut);
-        let before = self.subject.stage();
-        self.note_mishap(mishap, before);
-        self.subject.mishap(mishap.clone()).await;
-        if !crash {
-            return Ok(None);
-        }
-        self.model.borrow_mut().crash();
-        let after = self.subject.stage();
-        let promised = match (before, after) {
-            // Recorded durably before it was answered: it is resumed, or over.
-            (Stage::Failover | Stage::FailoverFailed, Stage::Failover | Stage::None) => true,
-            (Stage::Running, Stage::Lost) => true,
-            (Stage::Running, Stage::Failover) => self.promoting.get(),
-            (Stage::Done | Stage::None | Stage::Lost, _) => true,
-            (_, _) => false,
-        };
-        if promised {
-            return Ok(Some(format!("{after:?}")));
-        }
-        Err(format!(
-            "was {before:?} before the crash, is {after:?} after it"
-        ))
-    }
-
     /// Reads the whole view, judges it and writes a line of the transcript.
-    async fn look(&self, text: &str, remarks: &str) -> Result<(), Broken> {
+    async fn look(&self, text: &str, remarks: &[String]) -> Result<(), Broken> {
         let blocks = 0..self.layout.blocks();
         let broken = |what| Broken {
             during: text.to_owned(),
@@ -404,129 +219,36 @@ impl<'a> Run<'a> {
             Answer::Failed(error) | Answer::Lost(error) => {
                 self.judge_failure(Writer::Guest, before, &error)
                     .map_err(broken)?;
-                "-".to_owned()
+                let nothing = vec![None; self.layout.blocks()];
+                self.layout.print(&nothing).replace('?', "-")
             }
         };
         let disk = self
             .layout
             .print(&self.layout.tags(&blocks, &self.subject.disk()));
-        let remarks = if remarks.is_empty() {
-            String::new()
-        } else {
-            format!("  {remarks}")
-        };
-        let line = format!("{text:18} {view}  {disk}{remarks}");
+        let mut line = format!("{view}  {disk}  {text}");
+        if !remarks.is_empty() {
+            line = format!("{line}\n    {}", remarks.join("\n    "));
+        }
         self.lines.borrow_mut().push(line);
         Ok(())
     }
 
-    /// At the end: after a promotion that is over, the disk is the view; after a stop, the peer's.
-    fn judge_end(&self) -> Result<(), Broken> {
-        if self.subject.stage() != Stage::Done {
+    /// After a promotion that is over the disk is the view; after a stop it is the peer's.
+    fn judge_disk(&self) -> Result<(), String> {
+        if !self.promoted.get() && !self.stopped.get() {
             return Ok(());
         }
         let blocks = 0..self.layout.blocks();
         let tags = self.layout.tags(&blocks, &self.subject.disk());
         let mut model = self.model.borrow_mut();
         let called = model.tick();
-        let verdict = if self.stopped.get() {
-            model.judge_disk(called, 0, &tags)
-        } else {
-            model.judge_view(called, 0, &tags)
+        let verdict = match (self.stopped.get(), self.crashes.get()) {
+            // What the peer has not flushed may be lost.
+            (true, 1..) => Ok(()),
+            (true, 0) => model.judge_disk(called, 0, &tags),
+            (false, _) => model.judge_view(called, 0, &tags),
         };
-        verdict.map_err(|Violation(what)| Broken {
-            during: "the end, reading the disk".to_owned(),
-            what,
-        })
-    }
-}
-
-/// Counting rare states.
-impl Run<'_> {
-    fn count(&self, what: &'static str) {
-        let mut counters = self.counters.borrow_mut();
-        let counter = counters.entry(what).or_default();
-        *counter = counter.saturating_add(1);
-    }
-
-    fn writes_in_flight(&self, from: Writer) -> bool {
-        let list = self.in_flight.borrow();
-        list.iter()
-            .any(|(f, request)| *f == from && changed(request).is_some())
-    }
-
-    fn note_neighbours(&self, from: Writer, request: &Request) {
-        let Request::Read(read) = request else { return };
-        if from == Writer::Peer {
-            return;
-        }
-        let passes = self.in_flight.borrow().iter().any(|(other, request)| {
-            let changed = changed(request);
-            *other == Writer::Peer
-                && changed.is_some_and(|c| c.start < read.end && read.start < c.end)
-        });
-        if passes {
-            self.count("guest read of what the peer was writing");
-        }
-    }
-
-    fn note_command(&self, command: Command) {
-        let (peer, guest) = (
-            self.writes_in_flight(Writer::Peer),
-            self.writes_in_flight(Writer::Guest),
-        );
-        match command {
-            Command::Checkpoint if peer => {
-                self.count("checkpoint with the peer's writes in flight");
-            }
-            Command::Checkpoint if guest => {
-                self.count("checkpoint with the guest's writes in flight");
-            }
-            Command::Stop if peer => self.count("stop with the peer's writes in flight"),
-            Command::Failover if peer => self.count("failover with the peer's writes in flight"),
-            Command::Failover if self.subject.stage() == Stage::FailoverFailed => {
-                self.count("failover retried");
-            }
-            Command::Start | Command::Checkpoint | Command::Stop | Command::Failover => {}
-        }
-    }
-
-    fn note_mishap(&self, mishap: &Mishap, before: Stage) {
-        match mishap {
-            Mishap::Kill | Mishap::PowerCut => {
-                let earlier = self.crashes.replace(self.crashes.get().saturating_add(1));
-                match before {
-                    Stage::Failover if earlier > 0 => self.count("double crash during the commit"),
-                    Stage::Failover => self.count("crash during the commit"),
-                    Stage::Running if self.promoting.get() => {
-                        self.count("crash while failing over");
-                    }
-                    Stage::Running => self.count("crash while replicating"),
-                    Stage::None | Stage::FailoverFailed | Stage::Done | Stage::Lost => {}
-                }
-            }
-            Mishap::Lose(_) if self.writes_in_flight(Writer::Peer) => {
-                self.count("connection lost with writes in flight");
-            }
-            Mishap::Hang(_) if self.writes_in_flight(Writer::Peer) => {
-                self.count("secondary hung with writes in flight");
-            }
-            Mishap::Fault(_)
-            | Mishap::Space(_)
-            | Mishap::Heal
-            | Mishap::Lose(_)
-            | Mishap::Silence
-            | Mishap::Hang(_) => {}
-        }
-    }
-}
-
-/// The blocks a request changes.
-fn changed(request: &Request) -> Option<&Range<usize>> {
-    match request {
-        Request::Write(blocks, _) | Request::Zero(blocks) | Request::Discard(blocks) => {
-            Some(blocks)
-        }
-        Request::Flush | Request::Read(_) => None,
+        verdict.map_err(|Violation(what)| format!("on the disk, {what}"))
     }
 }

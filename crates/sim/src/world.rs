@@ -4,7 +4,7 @@
 //! had written is still in the host's cache. Cutting the power loses that as well, and the
 //! peers hear nothing.
 
-use crate::disk::{Disks, Latency};
+use crate::disk::{Disks, Temper};
 use crate::executor::{Executor, Life, Order, Stuck};
 use crate::network::Internet;
 use crate::rng::Rng;
@@ -19,8 +19,8 @@ use std::time::Duration;
 pub struct Options {
     /// Who is polled next.
     pub order: Order,
-    /// How long disk operations take.
-    pub disk: Latency,
+    /// How disk operations go.
+    pub disk: Temper,
     /// How long a byte is on its way at most.
     pub network: Duration,
     /// Polls before a run counts as spinning.
@@ -33,9 +33,10 @@ impl Options {
     pub fn orderly() -> Options {
         Options {
             order: Order::Fifo,
-            disk: Latency {
+            disk: Temper {
                 least: Duration::ZERO,
                 most: Duration::ZERO,
+                tears: false,
             },
             network: Duration::ZERO,
             polls: 10_000_000,
@@ -46,9 +47,10 @@ impl Options {
     pub fn unruly() -> Options {
         Options {
             order: Order::Random,
-            disk: Latency {
+            disk: Temper {
                 least: Duration::from_micros(5),
                 most: Duration::from_micros(200),
+                tears: true,
             },
             network: Duration::from_micros(100),
             polls: 10_000_000,
@@ -149,20 +151,25 @@ impl Host {
 
     /// Kills its process; the next one starts with [`Host::ports`].
     pub fn kill(&self) {
-        let fresh = self.executor.life(&self.name);
-        self.life.replace(fresh).end();
+        self.internet.kill(&self.name);
+        self.end_process();
     }
 
     /// Cuts its power.
     pub fn power_cut(&self) {
         self.internet.power_cut(&self.name);
-        self.kill();
+        self.end_process();
         self.disks.power_cut();
     }
 
     /// Lets it come up again after a power cut.
     pub fn power_on(&self) {
         self.internet.power_on(&self.name);
+    }
+
+    fn end_process(&self) {
+        let fresh = self.executor.life(&self.name);
+        self.life.replace(fresh).end();
     }
 
     /// Stops its process (SIGSTOP).

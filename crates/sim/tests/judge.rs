@@ -191,8 +191,8 @@ impl Subject for Layers<'_> {
         self.stage.get()
     }
 
-    fn error(&self) -> Option<String> {
-        None
+    fn error(&self) -> LocalBoxFuture<'_, Option<String>> {
+        Box::pin(async { None })
     }
 
     fn disk(&self) -> Vec<u8> {

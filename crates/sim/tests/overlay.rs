@@ -127,7 +127,7 @@ impl Case {
                 0 => {
                     let called = self.model.borrow_mut().tick();
                     node.flush().await.unwrap();
-                    self.model.borrow_mut().flushed(called);
+                    self.model.borrow_mut().flushed(Writer::Guest, called);
                 }
                 1 => {
                     let begun = self.begin(blocks, 0);
@@ -178,7 +178,7 @@ impl Case {
             overlay.set_stage(stage).await.unwrap();
             self.recording.set(None);
             self.recorded.set(stage);
-            self.model.borrow_mut().flushed(called);
+            self.model.borrow_mut().flushed(Writer::Guest, called);
         }
     }
 

@@ -32,9 +32,10 @@ impl SimFile {
         self.disks.a_moment(&self.hardware).await;
         let change = match effect {
             Some(Effect::Fail(number)) => {
-                self.medium
-                    .borrow_mut()
-                    .tear(&change, &self.disks.state.rng);
+                if self.disks.state.temper.get().tears {
+                    let rng = &self.disks.state.rng;
+                    self.medium.borrow_mut().tear(&change, rng);
+                }
                 return Err(errno(number));
             }
             Some(Effect::Slow(time)) => {
@@ -60,8 +61,9 @@ impl SimFile {
     /// Cuts one write in four where a sector ends; sectors are never torn.
     fn halves(&self, change: Change) -> (Change, Option<Change>) {
         let rng = &self.disks.state.rng;
+        let tears = self.disks.state.temper.get().tears;
         let (offset, data) = match change {
-            Change::Write(offset, data) if rng.percent(25) => (offset, data),
+            Change::Write(offset, data) if tears && rng.percent(25) => (offset, data),
             whole @ (Change::Write(..) | Change::Zero(..) | Change::Length(_)) => {
                 return (whole, None);
             }

@@ -22,8 +22,9 @@ pub(super) struct Epoch {
 pub(super) enum Base {
     /// The peer's contents at one instant of these.
     Cut(RangeInclusive<Time>),
-    /// The peer's contents as they are: replication has been stopped.
-    Live,
+    /// Replication was stopped by then, and the peer goes on: its contents at any time since. A part of
+    /// a block that the guest writes makes an overlay keep the rest of it as it was.
+    Since(Time),
 }
 
 impl Epoch {
@@ -122,7 +123,7 @@ impl Base {
     ) -> bool {
         match self {
             Base::Cut(cut) => seen.is_none_or(|seen| seen == tag) && shows(peer, tag, cut),
-            Base::Live => shows(peer, tag, when),
+            Base::Since(stopped) => shows(peer, tag, &(*stopped..=*when.end())),
         }
     }
 

@@ -51,6 +51,17 @@ pub(super) fn base_shows(guest: &[Write], when: &RangeInclusive<Time>) -> bool {
         .is_none_or(|replaced| replaced > *when.start())
 }
 
+/// A crash at `now`: what had not ended by `durable` may be lost.
+pub(super) fn forget(history: &mut History, now: Time, durable: Time) {
+    for write in history {
+        write.ended = write.ended.min(now);
+        if write.ended > durable {
+            write.certain = false;
+            write.overtaken = true;
+        }
+    }
+}
+
 pub(super) fn meet(a: &RangeInclusive<Time>, b: &RangeInclusive<Time>) -> bool {
     a.start() <= b.end() && b.start() <= a.end()
 }

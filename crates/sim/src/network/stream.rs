@@ -59,6 +59,24 @@ impl Link {
             .find(|side| self.host(*side) == from && self.host(side.other()) == to)
     }
 
+    /// `side` closes; with bytes unread that resets the connection, as TCP does.
+    pub(super) fn close(&self, side: Side) {
+        let unread = !self.pipe(side.other()).borrow().is_empty();
+        if unread {
+            self.pipe(side).borrow_mut().lose(true);
+        } else {
+            self.pipe(side).borrow_mut().finish();
+        }
+        self.pipe(side.other()).borrow_mut().lose(false);
+    }
+
+    /// The side on `host`, if one is.
+    pub(super) fn side_of(&self, host: &str) -> Option<Side> {
+        [Side::First, Side::Second]
+            .into_iter()
+            .find(|side| self.host(*side) == host)
+    }
+
     pub(super) fn lose(&self, rest: bool) {
         for pipe in &self.pipes {
             pipe.borrow_mut().lose(rest);
@@ -187,17 +205,10 @@ impl Stream for SimStream {
             return;
         }
         let host = self.link.host(self.side);
-        if self.internet.state.down.borrow().contains(host) {
-            return; // A host without power says goodbye to nobody.
+        // A host without power says goodbye to nobody.
+        if !self.internet.state.down.borrow().contains(host) {
+            self.link.close(self.side);
         }
-        let unread = !self.incoming().borrow().is_empty();
-        // Closing with bytes unread resets the connection, as TCP does.
-        if unread {
-            self.outgoing().borrow_mut().lose(true);
-        } else {
-            self.outgoing().borrow_mut().finish();
-        }
-        self.incoming().borrow_mut().lose(false);
     }
 }
 
