@@ -121,8 +121,20 @@ async fn apply(nodes: &[Rc<Node>], plan: &[(Rc<Node>, Shares)]) {
 
 async fn lock(node: &Rc<Node>, shares: Shares) -> Result<(), Error> {
     match node.driver().capabilities().image_locks {
-        Some(locks) => locks.permissions_changed(shares).await,
+        Some(locks) => locks.permissions_changed(between_programs(shares)).await,
         None => Ok(()),
+    }
+}
+
+/// What users in one graph share with each other is more than they share with other programs: two
+/// of those never write one image.
+fn between_programs(shares: Shares) -> Shares {
+    if !shares.used.contains(Permissions::WRITE) {
+        return shares;
+    }
+    Shares {
+        shared: shares.shared & !(Permissions::WRITE | Permissions::RESIZE),
+        ..shares
     }
 }
 

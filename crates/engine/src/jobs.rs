@@ -10,8 +10,9 @@
 //! commands, not by the job commands.
 
 use crate::events::Events;
+use crate::exports::direction;
 use block::ErrorKind;
-use qmp::event::{BlockErrorAction, IoOperationType};
+use qmp::event::BlockErrorAction;
 use qmp::event::{BlockJobCompleted, BlockJobError, BlockJobProgress, JobStatusChange};
 use qmp::types::{BlockIoStatus, BlockJobInfo, BlockJobLifecycle, JobInfo, JobStatus, JobType};
 use qmp::{Error, ErrorClass, Event};
@@ -168,14 +169,10 @@ impl Jobs {
     }
 
     fn report_error(&self, job: &Job, error: &block::Error) {
-        let operation = match error.op() {
-            Some(block::Op::Read | block::Op::BlockStatus) => IoOperationType::Read,
-            _ => IoOperationType::Write,
-        };
         if error.kind() != ErrorKind::ShuttingDown {
             self.events.send(Event::BlockJobError(BlockJobError {
                 device: job.id.clone(),
-                operation,
+                operation: direction(error),
                 action: BlockErrorAction::Report,
             }));
         }

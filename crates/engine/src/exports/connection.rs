@@ -128,7 +128,7 @@ impl<'a> Connection<'a> {
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while let Poll::Ready(Some((ticket, outcome))) = self.in_flight.poll_next_unpin(cx) {
-            outcome.reply(&mut self.session, ticket);
+            self.answer(ticket, outcome);
             moved = true;
         }
         moved
@@ -189,11 +189,18 @@ impl<'a> Connection<'a> {
         };
         let mut outcome = Box::pin(serve(Rc::clone(seat.export()), command));
         match outcome.as_mut().poll(cx) {
-            Poll::Ready(outcome) => outcome.reply(&mut self.session, ticket),
+            Poll::Ready(outcome) => self.answer(ticket, outcome),
             Poll::Pending => self
                 .in_flight
                 .push(Box::pin(async move { (ticket, outcome.await) })),
         }
+    }
+
+    fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+        if let (Outcome::Failed(error), Some(seat)) = (&outcome, &self.seat) {
+            self.exports.request_failed(seat.export(), error);
+        }
+        outcome.reply(&mut self.session, ticket);
     }
 
     /// Writes what there is; the replies of a turn go together.

@@ -20,22 +20,28 @@ use crate::edits::Edits;
 use crate::events::Events;
 use crate::options::Options;
 use crate::words::{in_words, no_node};
-use block::Root;
+use block::{ErrorKind, Op, Root};
 use drivers::ports::{Address, Ports};
 use export::{Ending, shares};
 use fence::Fence;
 use futures_util::future::{Either, join_all, select};
 use nbd::server::Closed;
 use nbd::wire::ExportName;
-use qmp::event::BlockExportDeleted;
+use qmp::event::{BlockErrorAction, BlockExportDeleted, BlockIoError, IoOperationType};
 use qmp::{Error, Event};
 use server::Server;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Called when a client of a writable export has gone without a clean farewell (R99).
-pub(crate) type WriterLost = Rc<dyn Fn(&Rc<Export>, Closed)>;
+/// Who hears of what happens to clients of exports.
+pub(crate) trait Listener {
+    /// A client of a writable export has gone without a clean farewell (R99).
+    fn writer_lost(&self, export: &Rc<Export>, closed: Closed);
+
+    /// A client's request has failed.
+    fn request_failed(&self, export: &Rc<Export>, error: &block::Error);
+}
 
 /// All exports of a data thread, and its NBD server. Clones share them.
 #[derive(Clone)]
@@ -51,7 +57,7 @@ struct Inner {
     list: RefCell<Vec<Rc<Export>>>,
     server: RefCell<Option<Rc<Server>>>,
     fences: RefCell<Vec<Fence>>,
-    writer_lost: RefCell<Option<WriterLost>>,
+    listener: RefCell<Option<Rc<dyn Listener>>>,
     handshake: Cell<Duration>,
 }
 
@@ -88,15 +94,15 @@ impl Exports {
                 list: RefCell::default(),
                 server: RefCell::default(),
                 fences: RefCell::default(),
-                writer_lost: RefCell::default(),
+                listener: RefCell::default(),
                 handshake,
             }),
         }
     }
 
-    /// Who is told of lost writers.
-    pub(crate) fn on_writer_lost(&self, call: WriterLost) {
-        self.inner.writer_lost.replace(Some(call));
+    /// Who hears of what happens to clients.
+    pub(crate) fn listen(&self, listener: Rc<dyn Listener>) {
+        self.inner.listener.replace(Some(listener));
     }
 
     fn ports(&self) -> &Ports {
@@ -125,9 +131,26 @@ impl Exports {
     }
 
     fn writer_lost(&self, export: &Rc<Export>, closed: Closed) {
-        let call = self.inner.writer_lost.borrow().clone();
-        if let Some(call) = call {
-            call(export, closed);
+        let listener = self.inner.listener.borrow().clone();
+        if let Some(listener) = listener {
+            listener.writer_lost(export, closed);
+        }
+    }
+
+    fn request_failed(&self, export: &Rc<Export>, error: &block::Error) {
+        let event = Event::BlockIoError(BlockIoError {
+            qom_path: String::new(),
+            device: export.id.clone(),
+            node_name: Some(export.node_name()),
+            operation: direction(error),
+            action: BlockErrorAction::Report,
+            nospace: Some(error.kind() == ErrorKind::NoSpace),
+            reason: error.to_string(),
+        });
+        self.inner.events.send(event);
+        let listener = self.inner.listener.borrow().clone();
+        if let Some(listener) = listener {
+            listener.request_failed(export, error);
         }
     }
 
@@ -308,6 +331,14 @@ impl Exports {
         let id = export.id.clone();
         let event = Event::BlockExportDeleted(BlockExportDeleted { id });
         self.inner.events.send(event);
+    }
+}
+
+/// Which way the data went that an error is about.
+pub(crate) fn direction(error: &block::Error) -> IoOperationType {
+    match error.op() {
+        Some(Op::Read | Op::BlockStatus) => IoOperationType::Read,
+        _ => IoOperationType::Write,
     }
 }
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Pause before another attempt to finish a commit whose disk did not come to rest.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often a close looks whether a commit has ended.
+const POLL: Duration = Duration::from_millis(5);
 
 impl Member {
     /// Whether the overlays say that a commit was interrupted; active's record is the witness.
@@ -41,19 +43,21 @@ impl Run<'_> {
     }
 
     pub(super) fn start_commit(&self, member: &Rc<Member>) {
-        let commit = self.group.clone().commit(Rc::clone(member));
+        member.copying.set(true);
+        let job = self.group.begin_job(member);
+        let commit = self.group.clone().commit(Rc::clone(member), job);
         let task = self.group.inner.ports.runtime.spawn(Box::pin(commit));
         member.commit.replace(Some(task));
     }
 
-    /// Closing waits for the commit, bounded; past that it can be resumed.
+    /// A commit that did not end in time (`end_commit`) is halted; it can be resumed.
     pub(super) async fn await_commit(&self, member: &Rc<Member>) -> Result<(), Error> {
         let runtime = &self.group.inner.ports.runtime;
-        let deadline = runtime.now().saturating_add(self.group.inner.options.close);
-        while member.driver().is_committing() && runtime.now() < deadline {
-            runtime.sleep(Duration::from_millis(10)).await;
-        }
+        let deadline = runtime.now().saturating_add(self.group.inner.options.drain);
         member.driver().cancel_commit();
+        while member.driver().is_committing() && runtime.now() < deadline {
+            runtime.sleep(POLL).await;
+        }
         if let Some(task) = member.commit.take() {
             task.abort();
         }
@@ -78,10 +82,12 @@ impl Run<'_> {
 
 impl Group {
     /// Copies what the overlays hold, then finishes, in turns with everything else.
-    async fn commit(self, member: Rc<Member>) {
-        let job = self.begin_job(&member);
+    async fn commit(self, member: Rc<Member>, job: Rc<Job>) {
         let error = loop {
-            if let Err(error) = member.driver().commit().await {
+            member.copying.set(true);
+            let copied = member.driver().commit().await;
+            member.copying.set(false);
+            if let Err(error) = copied {
                 break Some(error);
             }
             let turn = self.inner.turns.take().await;
@@ -111,6 +117,26 @@ impl Group {
         };
         let job = Job::internal(JobType::Commit, member.name(), progress);
         self.inner.jobs.begin(job)
+    }
+
+    /// Before a close: a commit gets its time to end, and is finished if it has copied everything.
+    /// The caller has its turn, which the commit would wait for.
+    pub(super) async fn end_commit(&self, member: &Rc<Member>) {
+        let runtime = &self.inner.ports.runtime;
+        let deadline = runtime.now().saturating_add(self.inner.options.close);
+        while member.copying.get() && runtime.now() < deadline {
+            runtime.sleep(POLL).await;
+        }
+        let is_copied = !member.copying.get() && member.driver().commit_remaining() == 0;
+        if member.stage() != Stage::Failover || !is_copied {
+            return;
+        }
+        if let Some(task) = member.commit.take() {
+            task.abort();
+        }
+        if let Finish::Failed(error) = self.finish(member).await {
+            tracing::warn!(node = member.name(), %error, "finishing a commit");
+        }
     }
 
     /// The drained section in which the disk begins to stand alone.

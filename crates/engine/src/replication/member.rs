@@ -23,6 +23,8 @@ pub(crate) struct Member {
     pub(super) reopened: RefCell<Vec<Rc<Node>>>,
     /// The commit, while it runs.
     pub(super) commit: RefCell<Option<Task>>,
+    /// Whether that is copying, or about to.
+    pub(super) copying: Cell<bool>,
     /// What was reported of it while a command was on its way.
     pub(super) reports: RefCell<Vec<(Input, Error)>>,
 }
@@ -45,6 +47,7 @@ impl Member {
             backup: RefCell::default(),
             reopened: RefCell::default(),
             commit: RefCell::default(),
+            copying: Cell::default(),
             reports: RefCell::default(),
         })
     }

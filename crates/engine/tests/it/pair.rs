@@ -1,0 +1,156 @@
+//! A primary and a secondary, joined by NBD: quorum, replication filter and client on one side, the
+//! exported disk with overlays on the other.
+
+use crate::support::{Daemon, Dir, run};
+use serde_json::json;
+
+/// The secondary's daemon, started, and the primary's, started and attached.
+async fn pair(dir: &Dir) -> (Daemon, Daemon) {
+    let secondary = dir.daemon();
+    secondary.secondary(0x11).await;
+    secondary.start(false).await.unwrap();
+    let primary = dir.daemon();
+    let disk = primary.image("primary.raw", 0x11);
+    let quorum = json!({
+        "driver": "quorum", "node-name": "colo", "vote-threshold": 1, "read-pattern": "fifo",
+        "children": [{ "driver": "file", "filename": disk, "node-name": "local" }],
+    });
+    primary.ok("blockdev-add", quorum).await;
+    let filter = json!({
+        "driver": "replication", "node-name": "rp", "mode": "primary",
+        "x-ai-forward-timeout": 500,
+        "file": {
+            "driver": "nbd", "export": "sec0",
+            "server": { "type": "unix", "path": dir.file("secondary.sock") },
+        },
+    });
+    primary.ok("blockdev-add", filter).await;
+    let change = json!({ "parent": "colo", "node": "rp" });
+    primary.ok("x-blockdev-change", change).await;
+    primary.start(true).await.unwrap();
+    (primary, secondary)
+}
+
+#[test]
+fn a_checkpoint_moves_the_view_to_the_primarys_contents() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        primary.write("colo", 0x22, (0, 2)).await;
+        assert_eq!(secondary.view("top").await, "11 11 11 11");
+        assert_eq!(secondary.view("sec0").await, "22 22 11 11");
+        secondary.write("top", 0x33, (1, 3)).await;
+        assert_eq!(secondary.view("top").await, "11 33 33 11");
+        primary.checkpoint().await.unwrap();
+        secondary.checkpoint().await.unwrap();
+        assert_eq!(secondary.view("top").await, "22 22 11 11");
+        primary.write("colo", 0x44, (0, 1)).await;
+        assert_eq!(secondary.view("top").await, "22 22 11 11");
+        assert_eq!(primary.view("colo").await, "44 22 11 11");
+    });
+}
+
+#[test]
+fn a_failover_rolls_the_primary_back_and_keeps_the_guests_own_writes() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        primary.write("colo", 0x22, (0, 2)).await;
+        secondary.checkpoint().await.unwrap();
+        primary.write("colo", 0x44, (0, 4)).await;
+        secondary.write("top", 0x33, (3, 4)).await;
+        secondary.stop(true).await.unwrap();
+        assert_eq!(secondary.view("top").await, "22 22 11 33");
+        secondary.write("top", 0x55, (2, 3)).await;
+        secondary.until("rep", "done").await;
+        assert_eq!(secondary.view("top").await, "22 22 55 33");
+        assert_eq!(secondary.view("sec").await, "22 22 55 33");
+    });
+}
+
+#[test]
+fn a_fenced_primary_goes_on_alone_and_says_that_it_is() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        secondary.stop(true).await.unwrap();
+        primary.write("colo", 0x44, (0, 4)).await;
+        assert_eq!(primary.view("colo").await, "44 44 44 44");
+        assert_eq!(secondary.view("top").await, "11 11 11 11");
+        assert_eq!(primary.status().await["error"], json!(true));
+        let events = primary.events();
+        let reported = |event: &String| event.starts_with("X_AI_REPLICATION_ERROR");
+        assert_eq!(
+            events.iter().filter(|e| reported(e)).count(),
+            1,
+            "{events:?}"
+        );
+    });
+}
+
+#[test]
+fn a_lost_writer_ends_checkpoints_but_not_failover() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        primary.write("colo", 0x22, (0, 1)).await;
+        secondary.checkpoint().await.unwrap();
+        secondary.ok("nbd-server-stop", json!({})).await;
+        let error = secondary.checkpoint().await.unwrap_err();
+        assert!(error.contains("may be incomplete"), "{error}");
+        let status = secondary.status().await;
+        assert!(
+            status["desc"].as_str().unwrap().contains("sec0"),
+            "{status}"
+        );
+        secondary.stop(true).await.unwrap();
+        secondary.until("rep", "done").await;
+        assert_eq!(secondary.view("top").await, "22 11 11 11");
+        assert_eq!(secondary.status().await, json!({ "error": false }));
+    });
+}
+
+#[test]
+fn a_writer_that_takes_its_leave_is_not_lost() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        primary.write("colo", 0x22, (0, 1)).await;
+        let change = json!({ "parent": "colo", "child": "children.1" });
+        primary.stop(false).await.unwrap();
+        primary.ok("x-blockdev-change", change).await;
+        primary
+            .ok("blockdev-del", json!({ "node-name": "rp" }))
+            .await;
+        secondary.checkpoint().await.unwrap();
+        assert_eq!(secondary.view("top").await, "22 11 11 11");
+    });
+}
+
+#[test]
+fn a_promoted_secondary_becomes_the_primary_of_a_new_pair() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        drop(primary);
+        secondary.stop(true).await.unwrap();
+        secondary.until("rep", "done").await;
+        let peer = dir.daemon();
+        let image = peer.image("new.raw", 0x11);
+        let options = json!({ "driver": "file", "node-name": "new", "filename": image });
+        peer.ok("blockdev-add", options).await;
+        let socket = peer.serve("new.sock").await;
+        peer.export("new", "new", true).await;
+        let filter = json!({
+            "driver": "replication", "node-name": "rp2", "mode": "primary",
+            "file": {
+                "driver": "nbd", "export": "new",
+                "server": { "type": "unix", "path": socket },
+            },
+        });
+        secondary.ok("blockdev-add", filter).await;
+        let change = json!({ "parent": "top", "node": "rp2" });
+        secondary.ok("x-blockdev-change", change).await;
+        let error = secondary.start(false).await.unwrap_err();
+        assert!(error.contains("'rp2'"), "{error}");
+        secondary.start(true).await.unwrap();
+        assert_eq!(secondary.stage("rep").await, "done");
+        assert_eq!(secondary.stage("rp2").await, "running");
+        secondary.write("top", 0x22, (0, 1)).await;
+        assert_eq!(peer.view("new").await, "22 11 11 11");
+    });
+}
