@@ -187,30 +187,40 @@ impl Replication {
     ///
     /// What the overlay says; a crash then leaves its contents unknown, or resumable.
     pub async fn record_failover(&self) -> Result<(), Error> {
-        self.record(OverlayStage::Failover).await
+        for node in self.overlays()? {
+            if let Some(overlay) = node.driver().capabilities().overlay_state {
+                overlay.set_stage(OverlayStage::Failover).await?;
+            }
+        }
+        Ok(())
     }
 
-    /// Makes the secondary disk durable, then records in hidden, then in active, that nothing has to
-    /// be committed any more. In the drained section that ends with active replaced: a crash before
-    /// the last step resumes a commit that has nothing left to change.
+    /// Makes the secondary disk durable, then empties hidden, then active, and records in each that
+    /// nothing has to be committed any more. In the drained section that ends with active replaced:
+    /// a crash before the last step resumes a commit that has nothing left to change. Emptied, because
+    /// from now on the disk moves on without them: nobody must ever see them over it again.
     ///
     /// # Errors
     ///
     /// What the disk or the overlay says; the commit then has failed and may be retried.
     pub async fn record_done(&self) -> Result<(), Error> {
         self.buffers()?.secondary.flush().await?;
-        self.record(OverlayStage::Clean).await
-    }
-
-    async fn record(&self, stage: OverlayStage) -> Result<(), Error> {
-        let buffers = self.buffers()?;
-        for child in [&buffers.hidden, &self.file] {
-            let node = child.node()?;
-            if let Some(overlay) = node.driver().capabilities().overlay_state {
-                overlay.set_stage(stage).await?;
+        for node in self.overlays()? {
+            let can = node.driver().capabilities();
+            if let Some(overlay) = can.make_empty {
+                overlay.make_empty().await?;
+            }
+            // The header says both at once: empty, and clean.
+            if let Some(overlay) = can.overlay_state {
+                overlay.set_stage(OverlayStage::Clean).await?;
             }
         }
         Ok(())
+    }
+
+    /// Hidden, then active.
+    fn overlays(&self) -> Result<[Rc<Node>; 2], Error> {
+        Ok([self.buffers()?.hidden.node()?, self.file.node()?])
     }
 
     fn buffers(&self) -> Result<Buffers, Error> {

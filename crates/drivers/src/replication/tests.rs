@@ -282,6 +282,15 @@ impl Secondary {
         let rep = filter(&self.rep);
         assert_eq!(rep.commit_remaining(), 0);
         rep.record_done().await.unwrap();
+        for overlay in [&self.hidden, &self.active] {
+            let can = overlay.driver().capabilities();
+            assert_eq!(
+                can.make_empty.unwrap().allocated_bytes(),
+                0,
+                "it would mask the disk"
+            );
+            assert_eq!(can.overlay_state.unwrap().stage(), OverlayStage::Clean);
+        }
         rep.file().set_target(Some(Rc::clone(&self.disk)));
         rep.detach();
         rep.set_stage(Stage::Done);
