@@ -18,6 +18,7 @@ use super::process;
 
 const OPTION_MAGIC: &[u8; 8] = b"IHAVEOPT";
 const OPTION_GO: u32 = 7;
+const COMMAND_DISCONNECT: u16 = 2;
 const REPLY_ACK: u32 = 1;
 const REPLY_INFO: u32 = 3;
 const REQUEST_MAGIC: u32 = 0x2560_9513;
@@ -144,6 +145,19 @@ impl Client {
             under_way -= arrived;
             finished += u64::from(arrived);
         }
+    }
+}
+
+/// Takes its leave: a replica must not take it for a writer that was lost.
+impl Drop for Client {
+    fn drop(&mut self) {
+        let mut farewell = Vec::new();
+        farewell.extend(REQUEST_MAGIC.to_be_bytes());
+        farewell.extend(0_u16.to_be_bytes());
+        farewell.extend(COMMAND_DISCONNECT.to_be_bytes());
+        farewell.extend([0; 20]); // cookie, offset, length
+        // A server that is gone needs none.
+        let _ = self.stream.write_all(&farewell);
     }
 }
 
