@@ -91,10 +91,3 @@ pub(super) fn stamped(block: usize, version: u64) -> Bytes {
     buffer.advance(BLOCK);
     buffer.freeze()
 }
-
-/// Connects, writes one version of one block, disconnects.
-pub(super) fn write_one(socket: &Path, block: usize, version: u64) -> Result<(), String> {
-    Disk::with(socket, async |disk| {
-        disk.write_block(block, stamped(block, version)).await
-    })
-}

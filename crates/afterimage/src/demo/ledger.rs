@@ -50,6 +50,11 @@ impl Ledger {
         self.in_flight == 0
     }
 
+    /// The last version issued of a block.
+    pub(super) fn issued(&self, block: usize) -> u64 {
+        self.issued.get(block).copied().unwrap_or(0)
+    }
+
     /// Notes that the block's next version is being written, and returns its number.
     pub(super) fn issue(&mut self, block: usize) -> u64 {
         let Some(issued) = self.issued.get_mut(block) else {
