@@ -245,11 +245,12 @@ pub const FINISH: &[Task] = &[
 /// A commit that failed may have left "done" in an overlay that goes on collecting writes.
 pub const RECORD_AGAIN: &[Task] = &[go_on(RecordFailover)];
 
-/// A filter was opened over overlays that a crash left in FAILOVER.
+/// A filter was opened over overlays that a crash left in FAILOVER. Writers are closed out before
+/// anything is held: a request that waits to be admitted does not end.
 pub const RESUME: &[Task] = &[
+    undo(FenceWriters, Input::StartFailed),
     undo(ReopenWritable, Input::StartFailed),
     undo(AttachBuffers, Input::StartFailed),
-    undo(FenceWriters, Input::StartFailed),
 ];
 
 /// Close while a commit runs: it ends in time, or can be resumed.
@@ -385,9 +386,9 @@ mod tests {
             RECORD_AGAIN
               RecordFailover: GoOn
             RESUME
+              FenceWriters: Undo(StartFailed)
               ReopenWritable: Undo(StartFailed) (undone by RestoreReadOnly)
               AttachBuffers: quiet, Undo(StartFailed) (undone by DetachBuffers)
-              FenceWriters: Undo(StartFailed)
             CLOSE_IN_FAILOVER
               AwaitCommit: GoOn
               FlushBuffers: GoOn
