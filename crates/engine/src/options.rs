@@ -20,6 +20,8 @@ pub struct Options {
     pub nbd: nbd::server::Limits,
     /// Most NBD connections where the user gives no number.
     pub connections: usize,
+    /// Most NBD connections in any case; past it clients wait to be accepted.
+    pub connections_most: usize,
     /// Most events kept for a subscriber that does not read; past it the oldest are dropped.
     pub events: usize,
 }
@@ -34,6 +36,7 @@ impl Default for Options {
             close: Duration::from_secs(5),
             nbd: nbd::server::Limits::default(),
             connections: 100,
+            connections_most: 4096,
             events: 1024,
         }
     }

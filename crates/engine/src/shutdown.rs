@@ -16,9 +16,7 @@ pub(crate) async fn shut_down(parts: &All, cause: ShutdownCause) -> Result<(), E
     }));
     let _turn = parts.turns.take().await;
     let mut first = Ok(());
-    if parts.exports.server_address().is_some() {
-        keep(&mut first, parts.exports.stop_server().await);
-    }
+    parts.exports.shut_down().await;
     for member in parts.group.members().iter().rev() {
         let node = Rc::clone(member.node());
         keep(&mut first, parts.group.closing(&node).await);

@@ -61,6 +61,8 @@ pub(super) enum Ending {
     Deleted,
     /// A failover keeps the peer's writers out (R102): that they are cut off is no loss.
     Fenced,
+    /// The daemon ends: replication stops with all that was sent (R85), which is no loss either.
+    ShutDown,
 }
 
 impl Export {

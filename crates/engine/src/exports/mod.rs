@@ -38,9 +38,6 @@ use std::time::Duration;
 pub(crate) trait Listener {
     /// A client of a writable export has gone without a clean farewell (R99).
     fn writer_lost(&self, export: &Rc<Export>, closed: Closed);
-
-    /// A client's request has failed.
-    fn request_failed(&self, export: &Rc<Export>, error: &block::Error);
 }
 
 /// All exports of a data thread, and its NBD server. Clones share them.
@@ -148,10 +145,6 @@ impl Exports {
             reason: error.to_string(),
         });
         self.inner.events.send(event);
-        let listener = self.inner.listener.borrow().clone();
-        if let Some(listener) = listener {
-            listener.request_failed(export, error);
-        }
     }
 
     /// All exports, oldest first.
@@ -185,8 +178,8 @@ impl Exports {
         }
         let most = match options.max_connections {
             None => self.inner.options.connections,
-            Some(0) => usize::MAX,
-            Some(most) => most,
+            Some(0) => self.inner.options.connections_most,
+            Some(most) => most.min(self.inner.options.connections_most),
         };
         let handshake = options
             .handshake
@@ -208,16 +201,22 @@ impl Exports {
     ///
     /// It does not run.
     pub async fn stop_server(&self) -> Result<(), Error> {
+        self.close_server(Ending::Deleted).await
+    }
+
+    /// The same because the daemon ends; nothing if there is no server.
+    pub(crate) async fn shut_down(&self) {
+        if self.close_server(Ending::ShutDown).await.is_err() {
+            tracing::debug!("there was no NBD server");
+        }
+    }
+
+    async fn close_server(&self, why: Ending) -> Result<(), Error> {
         let Some(server) = self.inner.server.take() else {
             return Err(Error::generic("NBD server not running"));
         };
         let exports = self.list();
-        join_all(
-            exports
-                .iter()
-                .map(|export| Box::pin(self.end(export, Ending::Deleted))),
-        )
-        .await;
+        join_all(exports.iter().map(|export| Box::pin(self.end(export, why)))).await;
         let runtime = &*self.inner.ports.runtime;
         if !server.disconnect(runtime, self.inner.options.close).await {
             tracing::warn!("NBD clients still have requests in flight");

@@ -103,8 +103,8 @@ async fn serve(stream: Rc<dyn Stream>, exports: Exports, (shared, pass): (Rc<Sha
     tracing::debug!(?closed, "NBD client has gone");
     if let Some(seat) = seat {
         let export = seat.export();
-        let fenced = export.ending() == Some(Ending::Fenced);
-        if export.access() == Access::Writable && !closed.is_clean() && !fenced {
+        let meant = matches!(export.ending(), Some(Ending::Fenced | Ending::ShutDown));
+        if export.access() == Access::Writable && !closed.is_clean() && !meant {
             exports.writer_lost(export, closed);
         }
     }

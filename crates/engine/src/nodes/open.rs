@@ -166,11 +166,10 @@ impl<'a> Opening<'a> {
 
     /// Closes everything again, parents first.
     pub(super) async fn close(&mut self) {
-        for node in self.opened.drain(..).rev() {
-            if let Err(error) = node.driver().close().await {
-                tracing::warn!(node = node.name(), %error, "closing a node that was not added");
-            }
-        }
+        self.opened.reverse();
+        // What cannot be closed was logged; the error that led here is the one to return.
+        let _ = self.nodes.close(&self.opened).await;
+        self.opened.clear();
         self.nodes.edits.restore_locks(&self.locked).await;
     }
 }

@@ -23,15 +23,14 @@ pub(crate) use member::Member;
 
 use crate::edits::Edits;
 use crate::events::Events;
-use crate::exports::{Export, Exports, Listener, direction};
+use crate::exports::{Export, Exports, Listener};
 use crate::jobs::Jobs;
 use crate::options::Options;
 use crate::turns::Turns;
-use block::{CopyBeforeWrite, Error, ErrorKind, Node};
+use block::{Error, ErrorKind, Node};
 use drivers::ports::Ports;
 use nbd::server::Closed;
-use qmp::event::IoOperationType;
-use replication::{Input, Role, Stage};
+use replication::Input;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
@@ -154,37 +153,6 @@ impl Group {
         self.run(input, &self.members()).await
     }
 
-    /// Latches what copy-before-write could not save: its caller is told, the manager has to be
-    /// (R23, R81).
-    fn note_copy_errors(&self) {
-        for member in self.members() {
-            let filter = member.filter.borrow().clone();
-            let copying = filter.as_ref().and_then(|filter| {
-                let capabilities = filter.driver().capabilities();
-                capabilities.copy_before_write
-            });
-            if let Some(error) = copying.and_then(CopyBeforeWrite::first_error) {
-                member.driver().latch(error);
-            }
-        }
-    }
-
-    /// Latches that the view's guest could not write to active, or flush it (R23, R81).
-    fn note_guest_error(&self, export: &Rc<Export>, error: &Error) {
-        let is_change = matches!(direction(error), IoOperationType::Write);
-        let Ok(node) = export.root().child().node() else {
-            return;
-        };
-        let reached = self.inner.edits.look(|graph| graph.below(&node));
-        for member in self.members() {
-            let is_view = reached.iter().any(|n| Rc::ptr_eq(n, member.node()));
-            let is_at_work = !matches!(member.stage(), Stage::NotStarted | Stage::Done);
-            if is_change && is_view && is_at_work && member.role() == Role::Secondary {
-                member.driver().latch(error.clone());
-            }
-        }
-    }
-
     /// A client of a writable export has gone without a clean farewell (R99).
     fn writer_lost(&self, export: &Rc<Export>, closed: Closed) {
         let Ok(node) = export.root().child().node() else {
@@ -215,13 +183,6 @@ impl Listener for Reports {
     fn writer_lost(&self, export: &Rc<Export>, closed: Closed) {
         if let Some(group) = Group::upgrade(&self.0) {
             group.writer_lost(export, closed);
-        }
-    }
-
-    fn request_failed(&self, export: &Rc<Export>, error: &Error) {
-        if let Some(group) = Group::upgrade(&self.0) {
-            group.note_copy_errors();
-            group.note_guest_error(export, error);
         }
     }
 }

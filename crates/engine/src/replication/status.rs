@@ -14,7 +14,6 @@ use std::rc::Rc;
 impl Group {
     /// Whether any filter has an error: the newest first, as QEMU does (R78 to R80).
     pub(crate) fn status(&self) -> ReplicationStatus {
-        self.note_copy_errors();
         let members = self.members();
         let error = members.iter().rev().find_map(error_of);
         ReplicationStatus {
@@ -37,7 +36,6 @@ impl Group {
 
     /// All filters, oldest first.
     pub(crate) fn infos(&self) -> Vec<ReplicationInfo> {
-        self.note_copy_errors();
         let members = self.members();
         members.iter().map(|member| self.info(member)).collect()
     }

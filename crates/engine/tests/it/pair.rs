@@ -2,12 +2,21 @@
 //! exported disk with overlays on the other.
 
 use crate::support::{Daemon, Dir, run};
-use serde_json::json;
+use engine::Options;
+use futures_util::future::{Either, join, select};
+use serde_json::{Value, json};
+use std::pin::pin;
+use std::time::Duration;
 
 /// The secondary's daemon, started, and the primary's, started and attached.
 async fn pair(dir: &Dir) -> (Daemon, Daemon) {
+    pair_with(dir, json!({})).await
+}
+
+/// The same; the secondary disk meets the faults of `blkdebug` rules.
+async fn pair_with(dir: &Dir, rules: Value) -> (Daemon, Daemon) {
     let secondary = dir.daemon();
-    secondary.secondary(0x11).await;
+    secondary.secondary_with(0x11, rules).await;
     secondary.start(false).await.unwrap();
     let primary = dir.daemon();
     let disk = primary.image("primary.raw", 0x11);
@@ -18,7 +27,7 @@ async fn pair(dir: &Dir) -> (Daemon, Daemon) {
     primary.ok("blockdev-add", quorum).await;
     let filter = json!({
         "driver": "replication", "node-name": "rp", "mode": "primary",
-        "x-ai-forward-timeout": 500,
+        "x-ai-forward-timeout": 5,
         "file": {
             "driver": "nbd", "export": "sec0",
             "server": { "type": "unix", "path": dir.file("secondary.sock") },
@@ -153,4 +162,111 @@ fn a_promoted_secondary_becomes_the_primary_of_a_new_pair() {
         secondary.write("top", 0x22, (0, 1)).await;
         assert_eq!(peer.view("new").await, "22 11 11 11");
     });
+}
+
+#[test]
+fn an_orderly_end_of_the_secondary_keeps_all_that_was_sent() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        primary.write("colo", 0x22, (0, 2)).await;
+        secondary.write("top", 0x33, (0, 1)).await;
+        secondary.end().await.unwrap();
+        primary.write("colo", 0x44, (3, 4)).await;
+        let image = std::fs::read(dir.file("sec.raw")).unwrap();
+        let (sent, rest) = image.split_at(2 << 20);
+        assert!(sent.iter().all(|byte| *byte == 0x22));
+        assert!(rest.iter().all(|byte| *byte == 0x11));
+    });
+}
+
+#[test]
+fn a_child_whose_peer_hangs_is_removed_at_once() {
+    run(async |dir| {
+        let slow =
+            json!({ "x-ai-delay": [{ "iotype": "write", "delay-ns": 3_600_000_000_000_u64 }] });
+        let (primary, _secondary) = pair_with(&dir, slow).await;
+        let change = json!({ "parent": "colo", "child": "children.1" });
+        let write = primary.io("colo", "write -q -P 0x22 0 1M");
+        let remove = primary.qmp("x-blockdev-change", change);
+        let (said, removed) = join(write, remove).await;
+        assert_eq!((said.as_str(), removed), ("", Ok(json!({}))));
+        assert_eq!(primary.view("colo").await, "22 11 11 11");
+    });
+}
+
+#[test]
+fn a_checkpoint_that_cannot_drain_gives_up_and_names_who_is_busy() {
+    run(async |dir| {
+        let slow =
+            json!({ "x-ai-delay": [{ "iotype": "write", "delay-ns": 3_600_000_000_000_u64 }] });
+        let options = Options {
+            drain: Duration::from_millis(30),
+            ..Options::default()
+        };
+        let secondary = dir.daemon_with(options);
+        secondary.secondary_with(0x11, slow).await;
+        secondary.start(false).await.unwrap();
+        let write = pin!(secondary.io("sec0", "write -q -P 0x22 0 1M"));
+        let checkpoint = pin!(secondary.checkpoint());
+        let Either::Right((checkpoint, _)) = select(write, checkpoint).await else {
+            panic!("the write ended first");
+        };
+        let error = checkpoint.unwrap_err();
+        assert!(
+            error.contains("qemu-io has 1 requests in flight"),
+            "{error}"
+        );
+        assert_eq!(secondary.stage("rep").await, "running");
+    });
+}
+
+/// A writer goes through the disk again and again, each time with the next byte; whatever a
+/// checkpoint catches is a beginning of one pass over the pass before.
+#[test]
+fn checkpoints_under_load_show_one_instant() {
+    run(async |dir| {
+        let (primary, secondary) = pair(&dir).await;
+        let load = async {
+            for pass in 0x21..0x29_u8 {
+                for block in 0..64 {
+                    let at = block * 65536;
+                    let command = format!("write -q -P {pass} {at} 65536");
+                    assert_eq!(primary.io("colo", &command).await, "");
+                }
+            }
+        };
+        let checkpoints = async {
+            for _ in 0..20 {
+                secondary.checkpoint().await.unwrap();
+                let view = blocks(&secondary).await;
+                let first = view[0];
+                let newer = view.iter().take_while(|byte| **byte == first).count();
+                let older = if first == 0x21 { 0x11 } else { first - 1 };
+                let rest = &view[newer..];
+                assert!(rest.iter().all(|byte| *byte == older), "{view:x?}");
+            }
+        };
+        join(load, checkpoints).await;
+        secondary.checkpoint().await.unwrap();
+        assert_eq!(blocks(&secondary).await, [0x28; 64]);
+    });
+}
+
+/// The first byte of each 64 KiB of the view; the rest of the block has to be the same.
+async fn blocks(secondary: &Daemon) -> Vec<u8> {
+    let mut view = Vec::new();
+    for block in 0..64 {
+        let at = block * 65536;
+        let candidates = (0x21..0x29_u8).chain([0x11]);
+        let mut found = None;
+        for byte in candidates {
+            let command = format!("read -q -P {byte} {at} 65536");
+            if secondary.io("top", &command).await.is_empty() {
+                found = Some(byte);
+                break;
+            }
+        }
+        view.push(found.expect("a block holds one write"));
+    }
+    view
 }

@@ -1,6 +1,6 @@
 //! Start, checkpoint and stop: what they check, what they undo, several disks at once.
 
-use crate::support::{Daemon, run};
+use crate::support::{Daemon, Dir, run};
 use expect_test::expect;
 use serde_json::json;
 use std::fmt::Write;
@@ -215,5 +215,67 @@ fn a_copy_that_fails_fails_the_write_and_is_reported() {
         assert_eq!(daemon.view("top").await, "11 11 11 11");
         daemon.checkpoint().await.unwrap();
         assert_eq!(daemon.view("top").await, "11 11 11 22");
+    });
+}
+
+/// Two disks of one machine.
+async fn two(dir: &Dir) -> Daemon {
+    let daemon = dir.daemon();
+    daemon.secondary(0x11).await;
+    daemon.disk("2", 0x22, json!({})).await;
+    daemon
+}
+
+#[test]
+fn two_disks_start_together_or_not_at_all() {
+    run(async |dir| {
+        let daemon = two(&dir).await;
+        let above = json!({ "driver": "raw", "node-name": "above", "file": "top" });
+        daemon.ok("blockdev-add", above).await;
+        let before = daemon.engine.dump();
+        let error = daemon.start(false).await.unwrap_err();
+        assert_eq!(error, "node 'rep': No top_bs or it is invalid");
+        assert_eq!(daemon.engine.dump(), before);
+        assert_eq!(daemon.stage("rep2").await, "none");
+        daemon
+            .ok("blockdev-del", json!({ "node-name": "above" }))
+            .await;
+        daemon.start(false).await.unwrap();
+        assert_eq!(daemon.stage("rep2").await, "running");
+    });
+}
+
+#[test]
+fn two_disks_take_one_checkpoint_and_fail_over_together() {
+    run(async |dir| {
+        let daemon = two(&dir).await;
+        daemon.start(false).await.unwrap();
+        daemon.write("sec0", 0x33, (0, 1)).await;
+        daemon.write("sec02", 0x44, (0, 1)).await;
+        daemon.checkpoint().await.unwrap();
+        daemon.write("sec0", 0x55, (1, 2)).await;
+        daemon.write("sec02", 0x55, (1, 2)).await;
+        daemon.stop(true).await.unwrap();
+        assert_eq!(daemon.view("top").await, "33 11 11 11");
+        assert_eq!(daemon.view("top2").await, "44 22 22 22");
+        for node in ["rep", "rep2"] {
+            daemon.until(node, "done").await;
+        }
+        assert_eq!(daemon.view("sec").await, "33 11 11 11");
+        assert_eq!(daemon.view("sec2").await, "44 22 22 22");
+    });
+}
+
+#[test]
+fn a_failover_goes_on_where_one_disk_cannot_and_says_which() {
+    run(async |dir| {
+        let daemon = dir.daemon();
+        daemon.secondary(0x11).await;
+        daemon.start(false).await.unwrap();
+        daemon.disk("2", 0x22, json!({})).await;
+        let error = daemon.stop(true).await.unwrap_err();
+        assert_eq!(error, "replication node 'rep2': replication is not running");
+        daemon.until("rep", "done").await;
+        assert_eq!(daemon.stage("rep2").await, "none");
     });
 }

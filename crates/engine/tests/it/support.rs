@@ -4,7 +4,6 @@ use drivers::os;
 use engine::{Engine, Options, Subscription};
 use qmp::{Error, Session};
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +16,6 @@ pub(crate) const LENGTH: u64 = 4 << 20;
 pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) ports: drivers::ports::Ports,
-    session: RefCell<Session>,
     events: Subscription,
     dir: PathBuf,
 }
@@ -50,15 +48,10 @@ impl Dir {
     pub(crate) fn daemon_with(&self, options: Options) -> Daemon {
         let ports = os::ports();
         let engine = Engine::new(ports.clone(), options);
-        let mut session = Session::new();
-        session.handle_bytes(b"{'execute':'qmp_capabilities'}");
-        assert_eq!(session.poll_command(), None);
-        session.poll_transmit();
         Daemon {
             events: engine.subscribe(),
             engine,
             ports,
-            session: RefCell::new(session),
             dir: self.0.path().to_owned(),
         }
     }
@@ -74,20 +67,22 @@ impl Dir {
 }
 
 impl Daemon {
-    /// Carries out a command, as it would arrive on the wire.
+    /// Carries out a command, as it would arrive on the wire from a client of its own.
     ///
     /// # Errors
     ///
     /// The description of the error.
     pub(crate) async fn qmp(&self, command: &str, arguments: Value) -> Result<Value, String> {
         let line = json!({ "execute": command, "arguments": arguments }).to_string();
-        self.session.borrow_mut().handle_bytes(line.as_bytes());
-        let command = self.session.borrow_mut().poll_command();
-        if let Some(command) = command {
-            let answer = self.engine.execute(command).await;
-            self.session.borrow_mut().reply(answer);
+        let mut session = Session::new();
+        session.handle_bytes(b"{'execute':'qmp_capabilities'}");
+        assert_eq!(session.poll_command(), None);
+        session.poll_transmit();
+        session.handle_bytes(line.as_bytes());
+        if let Some(command) = session.poll_command() {
+            session.reply(self.engine.execute(command).await);
         }
-        let reply = self.session.borrow_mut().poll_transmit().unwrap();
+        let reply = session.poll_transmit().unwrap();
         let reply: Value = serde_json::from_slice(&reply).unwrap();
         match reply.get("return") {
             Some(value) => Ok(value.clone()),
@@ -188,45 +183,55 @@ impl Daemon {
 
     /// The same; the secondary disk meets the faults of `blkdebug` rules.
     pub(crate) async fn secondary_with(&self, pattern: u8, rules: Value) {
-        let image = self.image("sec.raw", pattern);
-        let mut sec = rules;
-        sec["driver"] = "blkdebug".into();
-        sec["node-name"] = "sec".into();
-        sec["image"] = json!({ "driver": "file", "filename": image });
-        self.ok("blockdev-add", sec).await;
         self.serve("secondary.sock").await;
-        self.export("sec0", "sec", true).await;
-        self.chain("").await;
+        self.disk("", pattern, rules).await;
     }
 
-    /// Overlays and filter over `sec`; their files may be there from an earlier life.
+    /// A secondary's disk with its chain, all names with `suffix`: `sec`, its export, `hid`, `act`,
+    /// `rep`, `top`.
+    pub(crate) async fn disk(&self, suffix: &str, pattern: u8, rules: Value) {
+        let name = format!("sec{suffix}");
+        let image = self.image(&format!("{name}.raw"), pattern);
+        let mut sec = rules;
+        sec["driver"] = "blkdebug".into();
+        sec["node-name"] = json!(name);
+        sec["image"] = json!({ "driver": "file", "filename": image });
+        self.ok("blockdev-add", sec).await;
+        self.export(&format!("sec0{suffix}"), &name, true).await;
+        self.chain(suffix).await;
+    }
+
+    /// Overlays and filter over a disk; their files may be there from an earlier life.
     pub(crate) async fn chain(&self, suffix: &str) {
-        let hidden = json!({ "driver": "file", "filename": self.dir.join("hid.ovl") });
+        let hidden = self.dir.join(format!("hid{suffix}.ovl"));
+        let hidden = json!({ "driver": "file", "filename": hidden });
         self.chain_with(suffix, hidden).await;
     }
 
     /// The same with a node of its own for hidden's file.
     pub(crate) async fn chain_with(&self, suffix: &str, hidden: Value) {
-        for name in ["act.ovl", "hid.ovl"] {
-            let path = self.dir.join(name);
-            if !path.exists() {
-                self.empty(name);
+        let name = |what: &str| format!("{what}{suffix}");
+        for overlay in ["act", "hid"] {
+            let file = format!("{overlay}{suffix}.ovl");
+            if !self.dir.join(&file).exists() {
+                self.empty(&file);
             }
         }
         let hidden = json!({
-            "driver": "ai-overlay", "node-name": format!("hid{suffix}"), "file": hidden,
-            "backing": "sec",
+            "driver": "ai-overlay", "node-name": name("hid"), "backing": name("sec"),
+            "file": hidden,
         });
+        let file = self.dir.join(format!("act{suffix}.ovl"));
         let active = json!({
-            "driver": "ai-overlay", "node-name": format!("act{suffix}"), "backing": hidden,
-            "file": { "driver": "file", "filename": self.dir.join("act.ovl") },
+            "driver": "ai-overlay", "node-name": name("act"), "backing": hidden,
+            "file": { "driver": "file", "filename": file },
         });
         let rep = json!({
-            "driver": "replication", "node-name": format!("rep{suffix}"), "mode": "secondary",
-            "top-id": format!("top{suffix}"), "file": active,
+            "driver": "replication", "node-name": name("rep"), "mode": "secondary",
+            "top-id": name("top"), "file": active,
         });
         let top = json!({
-            "driver": "quorum", "node-name": format!("top{suffix}"), "vote-threshold": 1,
+            "driver": "quorum", "node-name": name("top"), "vote-threshold": 1,
             "read-pattern": "fifo", "children": [rep],
         });
         self.ok("blockdev-add", top).await;
