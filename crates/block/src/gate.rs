@@ -22,8 +22,8 @@ pub struct Gate {
 struct State {
     holds: u32,
     inside: u64,
-    waiting: Vec<Waker>,
-    draining: Vec<Waker>,
+    waiting: Waiters,
+    draining: Waiters,
 }
 
 impl Gate {
@@ -36,11 +36,12 @@ impl Gate {
     ///
     /// Cancel safety: dropping it before it resolves leaves no trace.
     pub async fn enter(&self) -> Pass {
+        let mut place = Place::new(&self.state, |state| &mut state.waiting);
         poll_fn(|cx| {
             if let Some(pass) = self.try_enter() {
                 return Poll::Ready(pass);
             }
-            remember(&mut self.state.borrow_mut().waiting, cx.waker());
+            place.wait(cx.waker());
             Poll::Pending
         })
         .await
@@ -71,12 +72,12 @@ impl Gate {
 
     /// Resolves when nobody is inside. Meaningful while held.
     pub async fn drained(&self) {
+        let mut place = Place::new(&self.state, |state| &mut state.draining);
         poll_fn(|cx| {
-            let mut state = self.state.borrow_mut();
-            if state.inside == 0 {
+            if self.inside() == 0 {
                 return Poll::Ready(());
             }
-            remember(&mut state.draining, cx.waker());
+            place.wait(cx.waker());
             Poll::Pending
         })
         .await;
@@ -93,10 +94,61 @@ impl Gate {
     }
 }
 
-/// Keeps one waker per waiting task.
-fn remember(list: &mut Vec<Waker>, waker: &Waker) {
-    if !list.iter().any(|known| known.will_wake(waker)) {
-        list.push(waker.clone());
+/// Tasks that wait for the same thing.
+#[derive(Debug, Default)]
+struct Waiters {
+    next: u64,
+    list: Vec<(u64, Waker)>,
+}
+
+impl Waiters {
+    fn take(&mut self) -> Vec<(u64, Waker)> {
+        std::mem::take(&mut self.list)
+    }
+}
+
+/// One future's place among the waiters. A place holds one waker however often the future is polled:
+/// two wakers of one task need not compare equal, so comparing them would not bound the list.
+struct Place<'a> {
+    state: &'a RefCell<State>,
+    among: fn(&mut State) -> &mut Waiters,
+    id: Option<u64>,
+}
+
+impl<'a> Place<'a> {
+    fn new(state: &'a RefCell<State>, among: fn(&mut State) -> &mut Waiters) -> Place<'a> {
+        let id = None;
+        Place { state, among, id }
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        let mut state = self.state.borrow_mut();
+        let waiters = (self.among)(&mut state);
+        let id = *self.id.get_or_insert_with(|| {
+            waiters.next = waiters.next.wrapping_add(1);
+            waiters.next
+        });
+        match waiters.list.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, known)) => known.clone_from(waker),
+            None => waiters.list.push((id, waker.clone())),
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let mut state = self.state.borrow_mut();
+            (self.among)(&mut state)
+                .list
+                .retain(|(known, _)| *known != id);
+        }
+    }
+}
+
+fn wake(waiters: Vec<(u64, Waker)>) {
+    for (_, waker) in waiters {
+        waker.wake();
     }
 }
 
@@ -110,12 +162,12 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         state.inside = state.inside.saturating_sub(1);
-        if state.inside > 0 || state.draining.is_empty() {
+        if state.inside > 0 || state.draining.list.is_empty() {
             return;
         }
-        let wakers = std::mem::take(&mut state.draining);
+        let waiters = state.draining.take();
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wake(waiters);
     }
 }
 
@@ -133,9 +185,9 @@ impl Drop for Hold {
         if state.holds > 0 {
             return;
         }
-        let wakers = std::mem::take(&mut state.waiting);
+        let waiters = state.waiting.take();
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wake(waiters);
     }
 }
 
@@ -143,6 +195,10 @@ impl Drop for Hold {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+    use futures_util::task::ArcWake;
+    use std::future::Future;
+    use std::sync::Arc;
+    use std::task::Context;
 
     #[test]
     fn a_held_gate_lets_nobody_in_and_is_drained_by_the_last_to_leave() {
@@ -155,6 +211,35 @@ mod tests {
         assert!(gate.drained().now_or_never().is_some());
         drop(hold);
         assert!(gate.enter().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_future_waits_in_one_place_however_often_it_is_polled() {
+        let gate = Gate::new();
+        let _inside = gate.try_enter();
+        let _hold = gate.hold();
+        let (mut drained, mut entered) = (Box::pin(gate.drained()), Box::pin(gate.enter()));
+        for _ in 0..10 {
+            // Each time with a waker that equals no other.
+            assert!((&mut drained).now_or_never().is_none());
+            let waker = futures_util::task::waker(Arc::new(Idle));
+            let mut cx = Context::from_waker(&waker);
+            assert!(drained.as_mut().poll(&mut cx).is_pending());
+            assert!(entered.as_mut().poll(&mut cx).is_pending());
+        }
+        let waiting = || {
+            let state = gate.state.borrow();
+            (state.draining.list.len(), state.waiting.list.len())
+        };
+        assert_eq!(waiting(), (1, 1));
+        drop((drained, entered));
+        assert_eq!(waiting(), (0, 0));
+    }
+
+    struct Idle;
+
+    impl ArcWake for Idle {
+        fn wake_by_ref(_: &Arc<Idle>) {}
     }
 
     #[test]
