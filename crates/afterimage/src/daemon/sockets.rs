@@ -38,7 +38,8 @@ impl Socket {
             loop {
                 match listener.accept().await {
                     Ok(stream) => {
-                        let client = monitor::serve(Rc::clone(&stream), handle.clone());
+                        let runtime = Rc::clone(&ports_of_task.runtime);
+                        let client = monitor::serve(stream, handle.clone(), runtime);
                         drop(ports_of_task.runtime.spawn(Box::pin(client)));
                     }
                     Err(error) => {
