@@ -2,7 +2,8 @@
 //!
 //! A node passes to each child what its driver says it needs there, given what its own parents
 //! together use (union) and share (intersection). No parent of a node may use what another does
-//! not share; nobody may write to a read-only node; nothing is its own descendant.
+//! not share; nobody may write to a read-only node; nothing is its own descendant; no chain is longer
+//! than a request has stack for.
 
 use super::error::Conflict;
 use super::{Edge, Error, Graph, Parent};
@@ -16,6 +17,8 @@ const UNUSED: Shares = Shares {
     used: Permissions::NONE,
     shared: Permissions::ALL,
 };
+/// Most nodes on a way from the top of the graph to its bottom: a request takes stack for each.
+const DEEPEST: usize = 64;
 /// What only a writable node can give.
 const CHANGES: Permissions = Permissions::WRITE
     .union(Permissions::WRITE_UNCHANGED)
@@ -63,7 +66,9 @@ pub(super) fn calculate(graph: &Graph) -> Result<Plan, Error> {
         inside(graph, &parent, &child)?;
         plan.edges.push((Edge { parent, child }, root.shares()));
     }
-    for node in parents_first(graph)? {
+    let order = parents_first(graph)?;
+    check_depth(&order)?;
+    for node in order {
         check_node(&node, &plan)?;
         let above = plan.above(&node);
         for child in node.driver().children() {
@@ -131,6 +136,30 @@ fn parents_first(graph: &Graph) -> Result<Vec<Rc<Node>>, Error> {
             node.name()
         ))),
     }
+}
+
+/// No chain is so long that a request down it would run out of stack. `order` has parents first.
+fn check_depth(order: &[Rc<Node>]) -> Result<(), Error> {
+    let mut depths: BTreeMap<*const Node, usize> = BTreeMap::new();
+    for node in order {
+        let depth = *depths.entry(Rc::as_ptr(node)).or_insert(1);
+        if depth > DEEPEST {
+            return Err(Error::Shape(format!(
+                "node '{}' would have more than {DEEPEST} nodes above each other down to it",
+                node.name()
+            )));
+        }
+        for target in node
+            .driver()
+            .children()
+            .iter()
+            .filter_map(|c| c.node().ok())
+        {
+            let below = depths.entry(Rc::as_ptr(&target)).or_default();
+            *below = depth.saturating_add(1).max(*below);
+        }
+    }
+    Ok(())
 }
 
 /// The rules between the parents of one node.

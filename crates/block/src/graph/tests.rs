@@ -417,6 +417,27 @@ fn an_edge_to_a_node_outside_the_graph_is_refused() {
 }
 
 #[test]
+fn a_chain_that_a_request_has_no_stack_for_is_refused() {
+    let mut graph = build(&["n1 file", "q quorum children.0=n1", "spare file"]);
+    for depth in 2..=63 {
+        let line = format!("n{depth} overlay backing=n{}", depth - 1);
+        step(&mut graph, &line).unwrap();
+    }
+    step(&mut graph, "n64 overlay backing=n63").unwrap();
+    let said = "node 'n1' would have more than 64 nodes above each other down to it";
+    let error = step(&mut graph, "n65 overlay backing=n64").unwrap_err();
+    assert_eq!(error.to_string(), said);
+    let error = step(&mut graph, "filter f n32 file=n32").unwrap_err();
+    assert_eq!(error.to_string(), said);
+    // What is below counts as well as what is above.
+    step(&mut graph, "p quorum children.0=spare").unwrap();
+    step(&mut graph, "top overlay backing=p").unwrap();
+    let error = step(&mut graph, "add-child p n63").unwrap_err();
+    assert_eq!(error.to_string(), said);
+    assert_eq!(graph.len(), 68);
+}
+
+#[test]
 fn a_drained_section_covers_every_root_above() {
     let graph = build(&SECONDARY);
     let above = |name: &str| {

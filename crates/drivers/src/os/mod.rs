@@ -30,6 +30,9 @@ use std::io;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
+/// Stack of a data thread in bytes: a request goes down as many nodes as a graph has levels.
+const STACK: usize = 8 << 20;
+
 /// What the ports of one data thread have in common.
 struct Shared {
     pool: Pool,
@@ -96,6 +99,7 @@ where
     Fut: Future<Output: Send + 'static>,
 {
     let thread = std::thread::Builder::new().name(name.to_owned());
+    let thread = thread.stack_size(STACK);
     let thread = thread.spawn(move || run(body))?;
     Ok(DataThread { thread })
 }
