@@ -280,6 +280,8 @@ impl Drop for Writing<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.core.plan.borrow_mut().written(ticket);
+            // Whoever settles waits for writes too.
+            self.core.slots.notify();
         }
     }
 }

@@ -347,3 +347,33 @@ fn some_range(world: &World) -> (u64, u64) {
     let longest = (LENGTH - start).min(3 * 4096);
     (start, start + 1 + world.random(longest))
 }
+
+#[test]
+fn settling_ends_with_a_write_that_had_nothing_left_to_save() {
+    let world = World::new(1);
+    let chain = chain(&world, options());
+    let runtime = world.ports().runtime;
+    world.run(async move {
+        chain.write(range(0, 4096), 0x11).await.unwrap();
+        chain.disk.hang();
+        let writer = chain.clone();
+        let write = async move { writer.write(range(0, 4096), 0x22).await.unwrap() };
+        let written = runtime.spawn(Box::pin(write));
+        let disk = chain.disk.clone();
+        let later = runtime.sleep(Duration::from_secs(1));
+        let healed = runtime.spawn(Box::pin(async move {
+            later.await;
+            disk.heal();
+        }));
+        runtime.sleep(Duration::from_millis(500)).await;
+        let capabilities = chain.filter.driver().capabilities();
+        capabilities
+            .copy_before_write
+            .unwrap()
+            .settle()
+            .await
+            .unwrap();
+        assert_eq!(chain.disk.bytes()[0], 0x22);
+        drop((written, healed));
+    });
+}
