@@ -11,7 +11,7 @@ use futures_util::stream::{self, TryStreamExt};
 
 /// Runs of one read that are read at a time.
 const RUNS: usize = 16;
-/// Runs that one answer about the allocation covers at most.
+/// Runs that one answer about the allocation covers at most, and extents after which it stops.
 const STATUS_RUNS: usize = 1024;
 /// Held runs shorter than this count as data; the file is not asked for holes in them (bytes).
 const ASKED: u64 = 64 << 10;
@@ -200,14 +200,16 @@ impl Core {
 
     pub(super) async fn block_status(&self, range: ByteRange) -> Result<Vec<Extent>, Error> {
         let _shared = self.order.lock(range, LockKind::Shared).await;
-        let runs = self.map.borrow().runs(Layout::blocks(range));
+        let blocks = Layout::blocks(range);
+        let runs = self.map.borrow().first_runs(blocks, STATUS_RUNS);
         let mut extents = Vec::new();
-        for (held, blocks) in runs.into_iter().take(STATUS_RUNS) {
+        for (held, blocks) in runs {
             let run = self.layout.bytes(blocks).intersection(range);
             let found = self.run_status(held, run).await?;
             let end = found.last().map_or(run.offset(), |last| last.range.end());
             extents.extend(found);
-            if end < run.end() {
+            // A run of the backing node may have many extents of its own.
+            if end < run.end() || extents.len() >= STATUS_RUNS {
                 break;
             }
         }

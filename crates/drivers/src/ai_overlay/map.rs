@@ -113,6 +113,11 @@ impl Map {
         self.held.runs(blocks).collect()
     }
 
+    /// The first of them, at most `most`.
+    pub(super) fn first_runs(&self, blocks: Range<u64>, most: usize) -> Vec<(bool, Range<u64>)> {
+        self.held.runs(blocks).take(most).collect()
+    }
+
     pub(super) fn holds(&self, block: u64) -> bool {
         self.held.contains(block)
     }
