@@ -25,7 +25,10 @@ pub(super) async fn run(parts: &All, line: &str) -> String {
 }
 
 /// A user of the node for one command, which asks only for what the command needs.
+///
+/// It comes in its turn: a drained section that is held knows the users there were when it began.
 async fn open(parts: &All, name: &str, job: &Job) -> Result<Rc<Root>, Error> {
+    let _turn = parts.turns.take().await;
     let node = find(parts, name)?;
     let used = match job {
         Job::Read(_) => Permissions::CONSISTENT_READ,
