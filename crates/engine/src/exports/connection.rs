@@ -134,11 +134,12 @@ impl<'a> Connection<'a> {
         moved
     }
 
+    /// The handshake has a bound, and so has the writing of what is left when it is all over.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = &mut self.deadline else {
             return false;
         };
-        if self.session.poll_deadline().is_none() {
+        if self.closed.is_none() && self.session.poll_deadline().is_none() {
             self.deadline = None;
             return false;
         }
@@ -146,8 +147,18 @@ impl<'a> Connection<'a> {
             return false;
         }
         self.deadline = None;
-        self.session.handle_timeout(self.runtime.now());
+        if self.closed.is_some() {
+            // Whoever does not read its last replies must not keep its place for ever.
+            self.stream.shutdown();
+        } else {
+            self.session.handle_timeout(self.runtime.now());
+        }
         true
+    }
+
+    fn close(&mut self, closed: Closed) {
+        self.closed = Some(closed);
+        self.deadline = Some(self.runtime.sleep(self.exports.close_bound()));
     }
 
     fn take_events(&mut self, cx: &mut Context<'_>) -> bool {
@@ -168,7 +179,7 @@ impl<'a> Connection<'a> {
                     }
                     None => self.refuse(name.as_str()),
                 },
-                Event::Closed(closed) => self.closed = Some(closed),
+                Event::Closed(closed) => self.close(closed),
             }
         }
         moved

@@ -113,6 +113,11 @@ impl Exports {
         }
     }
 
+    /// How long the end of a connection or an export may take.
+    fn close_bound(&self) -> Duration {
+        self.inner.options.close
+    }
+
     /// What `NBD_OPT_LIST` answers.
     fn nbd_list(&self) -> Vec<(ExportName, String)> {
         let list = self.inner.list.borrow();
@@ -215,6 +220,7 @@ impl Exports {
         let Some(server) = self.inner.server.take() else {
             return Err(Error::generic("NBD server not running"));
         };
+        server.close().await;
         let exports = self.list();
         join_all(exports.iter().map(|export| Box::pin(self.end(export, why)))).await;
         let runtime = &*self.inner.ports.runtime;

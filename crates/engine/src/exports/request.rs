@@ -1,12 +1,17 @@
 //! One request of an NBD client, carried out on the export's node.
 
 use super::Export;
-use block::{ByteRange, Error, WriteFlags, ZeroFlags};
+use block::{ByteRange, Error, Root, WriteFlags, ZeroFlags};
 use bytes::Bytes;
 use nbd::Errno;
 use nbd::server::{Command, Session, Ticket};
 use nbd::wire::{ContextExtents, ContextSet, Extent, MetaContext, StatusFlags};
 use std::rc::Rc;
+
+/// Most that one request to cache reads, in bytes: as much as one read may.
+const CACHED: u64 = 32 << 20;
+/// Memory that takes at a time, in bytes.
+const CACHE_PIECE: u64 = 1 << 20;
 
 /// What a request led to.
 pub(super) enum Outcome {
@@ -63,8 +68,7 @@ pub(super) async fn serve(export: Rc<Export>, command: Command) -> Outcome {
             };
             root.write_zeroes(range, flags).await
         }
-        // Reading brings the range into whatever caches lie below.
-        Command::Cache { range } => root.read(range).await.map(drop),
+        Command::Cache { range } => cache(root, range).await,
     };
     match result {
         Ok(()) => Outcome::Done,
@@ -77,6 +81,16 @@ fn data(result: Result<Bytes, Error>) -> Outcome {
         Ok(data) => Outcome::Data(data),
         Err(error) => Outcome::Failed(error),
     }
+}
+
+/// Reading brings a range into whatever caches lie below. It is advice, and its length has no bound of
+/// its own: only the front of a long range is read, in pieces.
+async fn cache(root: &Root, range: ByteRange) -> Result<(), Error> {
+    let end = range.end().min(range.offset().saturating_add(CACHED));
+    for piece in ByteRange::between(range.offset(), end).pieces(CACHE_PIECE) {
+        root.read(piece).await?;
+    }
+    Ok(())
 }
 
 async fn trim(export: &Export, range: ByteRange, fua: bool) -> Result<(), Error> {

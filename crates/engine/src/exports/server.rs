@@ -20,6 +20,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Server {
     address: Address,
     accepting: Task,
+    /// The listener is inside while it is open.
+    listening: Gate,
     shared: Rc<Shared>,
 }
 
@@ -49,10 +51,17 @@ impl Server {
             waiting: RefCell::default(),
         });
         let address = listener.address();
-        let task = accept(listener, exports.clone(), Rc::clone(&shared));
+        let listening = Gate::new();
+        let open = listening.try_enter();
+        let accepting = accept(listener, exports.clone(), Rc::clone(&shared));
+        let task = async move {
+            let _open = open;
+            accepting.await;
+        };
         Ok(Server {
             address,
             accepting: ports.runtime.spawn(Box::pin(task)),
+            listening,
             shared,
         })
     }
@@ -60,6 +69,12 @@ impl Server {
     /// Where it listens.
     pub(super) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Closes the listener. When this returns another may listen at the address.
+    pub(super) async fn close(&self) {
+        self.accepting.abort();
+        self.listening.drained().await;
     }
 
     /// Cuts all connections and waits until they have gone, at most for `bound`; says whether.

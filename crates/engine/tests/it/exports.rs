@@ -199,3 +199,104 @@ fn garbage_ends_its_own_connection_only() {
         client.expect("c", 0x22, (0, 1)).await;
     });
 }
+
+#[test]
+fn a_server_that_was_stopped_leaves_its_address_free() {
+    run(async |dir| {
+        let (server, socket) = served(&dir, Options::default()).await;
+        for _ in 0..3 {
+            server.ok("nbd-server-stop", json!({})).await;
+            assert!(!std::fs::exists(&socket).unwrap());
+            server.serve("nbd.sock").await;
+        }
+    });
+}
+
+/// The bytes of an option.
+fn option(code: u32, data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap();
+    let header = [b"IHAVEOPT", &code.to_be_bytes()[..], &length.to_be_bytes()];
+    [&header.concat(), data].concat()
+}
+
+/// The bytes of a request without a payload.
+fn request(command: u16, offset: u64, length: u32) -> Vec<u8> {
+    let head = [&0x2560_9513_u32.to_be_bytes()[..], &[0, 0]].concat();
+    let command = [&command.to_be_bytes()[..], &[0; 8]].concat();
+    let range = [&offset.to_be_bytes()[..], &length.to_be_bytes()].concat();
+    [head, command, range].concat()
+}
+
+async fn read_exactly(stream: &Rc<dyn Stream>, length: usize) -> Vec<u8> {
+    let mut buffer = Buffer::with_capacity(length);
+    while buffer.len() < length {
+        let before = buffer.len();
+        buffer = stream.read(buffer).await.unwrap();
+        assert!(
+            buffer.len() > before,
+            "the server has gone after {before} bytes"
+        );
+    }
+    buffer.filled().to_vec()
+}
+
+/// A connection that uses an export, by `NBD_OPT_EXPORT_NAME`.
+async fn transmission(daemon: &Daemon, socket: &str, export: &str) -> Rc<dyn Stream> {
+    let stream = connect(daemon, socket).await;
+    let hello = [&3_u32.to_be_bytes()[..], &option(1, export.as_bytes())].concat();
+    stream.write(vec![hello.into()]).await.unwrap();
+    read_exactly(&stream, 18 + 10).await;
+    stream
+}
+
+#[test]
+fn a_client_that_never_reads_keeps_its_place_no_longer_than_the_handshake() {
+    run(async |dir| {
+        let mut options = Options {
+            connections: 1,
+            close: Duration::from_millis(20),
+            ..Options::default()
+        };
+        options.nbd.handshake = Duration::from_millis(20);
+        let (server, socket) = served(&dir, options).await;
+        server.export("e", "disk", false).await;
+        let deaf = connect(&server, &socket).await;
+        let flood = [&3_u32.to_be_bytes()[..], &option(3, b"").repeat(100_000)].concat();
+        let flood = deaf.write(vec![flood.into()]);
+        let second = connect(&server, &socket).await;
+        // The flood ends when the server cuts it off.
+        let (flooded, greeting) =
+            futures_util::future::join(flood, read_exactly(&second, 18)).await;
+        assert!(flooded.is_err());
+        assert_eq!(&greeting[..8], b"NBDMAGIC");
+    });
+}
+
+#[test]
+fn a_request_to_cache_reads_no_more_than_a_read_may() {
+    run(async |dir| {
+        let daemon = dir.daemon();
+        let rule = |sector: u64| {
+            json!({
+                "driver": "blkdebug", "node-name": "disk",
+                "image": { "driver": "null-co", "size": 64 << 20 },
+                "inject-error": [{ "event": "none", "iotype": "read", "errno": 5, "sector": sector }],
+            })
+        };
+        for (sector, errno) in [((32 << 20) / 512, 0), ((32 << 20) / 512 - 1, 5)] {
+            daemon.ok("blockdev-add", rule(sector)).await;
+            let socket = daemon.serve("nbd.sock").await;
+            daemon.export("e", "disk", false).await;
+            let client = transmission(&daemon, &socket, "e").await;
+            let cache = request(5, 0, 64 << 20);
+            client.write(vec![cache.into()]).await.unwrap();
+            let reply = read_exactly(&client, 16).await;
+            assert_eq!(&reply[4..8], &u32::to_be_bytes(errno), "sector {sector}");
+            client.shutdown();
+            daemon.ok("nbd-server-stop", json!({})).await;
+            daemon
+                .ok("blockdev-del", json!({ "node-name": "disk" }))
+                .await;
+        }
+    });
+}
