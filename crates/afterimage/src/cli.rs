@@ -75,6 +75,8 @@ pub(crate) struct DemoArgs {
 /// `afterimage daemon`: the flags of `qemu-storage-daemon`, with its syntax.
 #[derive(Debug, Args)]
 #[command(
+    version,
+    display_name = "afterimage",
     after_help = "Each flag takes key=value,dotted.key=value,... or JSON, and may be repeated.\n\n\
     Examples:\n  \
     afterimage daemon \\\n    \
