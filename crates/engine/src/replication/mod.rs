@@ -169,6 +169,7 @@ impl Group {
                     "a writer of export '{}' was lost: {closed:?}",
                     export.name()
                 );
+                tracing::warn!(node = member.name(), "{message}");
                 let error = Error::with_message(ErrorKind::Io, message);
                 self.report(&member, Input::WriterLost, error);
             }

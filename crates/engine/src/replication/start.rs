@@ -19,7 +19,10 @@ impl Run<'_> {
         let chain = member.chain()?;
         let edits = &self.group.inner.edits;
         if !edits.look(|graph| graph.has_root(&chain.secondary)) {
-            return Err(invalid("The secondary disk doesn't have block backend"));
+            let name = chain.secondary.name();
+            return Err(invalid(format!(
+                "The secondary disk doesn't have block backend: export node '{name}' first"
+            )));
         }
         let length = chain.secondary.length();
         if chain.active.length() != length || chain.hidden.length() != length {
