@@ -21,6 +21,7 @@ use ::nbd::client::{Completion, ExportInfo, Failure, Refused, Reply, Session};
 use ::nbd::wire::{Cookie, TransmissionFlags};
 use block::{Error, ErrorKind};
 use futures_channel::oneshot;
+use futures_util::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -62,6 +63,8 @@ pub(super) struct Link {
     outages: Cell<u64>,
     /// The node is being closed: no new connection is made.
     leaving: Cell<bool>,
+    /// Somebody did not wait for an answer: what was asked may have come too late.
+    forsaken: Cell<bool>,
 }
 
 /// Whether there is a connection.
@@ -101,6 +104,7 @@ impl Link {
             losses: RefCell::default(),
             outages: Cell::new(0),
             leaving: Cell::new(false),
+            forsaken: Cell::new(false),
         }
     }
 
@@ -305,6 +309,25 @@ impl Link {
         self.waiting.take();
     }
 
+    /// Ends it for good without waiting for anybody. A server that owes no answer, and whose
+    /// answers all came in time, is told, so that it need not suspect a loss.
+    pub(super) fn cut(&self, reason: Error) {
+        if self.waiting.borrow().is_empty()
+            && !self.forsaken.get()
+            && let State::Up { session, stream } = &*self.state.borrow()
+        {
+            let mut parts = Vec::new();
+            let mut session = session.borrow_mut();
+            session.disconnect();
+            while session.poll_event().is_some() {}
+            if session.poll_transmit(&mut parts) {
+                // Whatever the socket does not take at once is not sent.
+                let _ = stream.write(parts).now_or_never();
+            }
+        }
+        self.close(reason);
+    }
+
     /// Whether it has ended for good, and why.
     pub(super) fn closed(&self) -> Option<Error> {
         match &*self.state.borrow() {
@@ -340,8 +363,9 @@ impl Link {
             if kind == Kind::Change && completion.result.is_ok() {
                 self.changes.set(self.changes.get().with_one_more());
             }
-            // Who asked may have gone.
-            let _ = sender.send(completion.result);
+            if sender.send(completion.result).is_err() {
+                self.forsaken.set(true);
+            }
         }
         self.wake_sleepers();
     }

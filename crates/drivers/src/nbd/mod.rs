@@ -314,7 +314,7 @@ impl Yank for Nbd {
     fn yank(&self) {
         let message = "the connection was cut by 'yank'";
         let reason = Error::with_message(ErrorKind::Io, message);
-        self.link().close(reason);
+        self.link().cut(reason);
     }
 }
 
