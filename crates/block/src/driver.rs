@@ -162,6 +162,16 @@ pub trait MakeEmpty {
     /// caller has drained the node.
     fn make_empty(&self) -> Answer<'_, ()>;
 
+    /// Whether it can be emptied now. Where several overlays are emptied together, all are asked
+    /// before the first is (R52).
+    ///
+    /// # Errors
+    ///
+    /// Why not: an earlier flush failed, or the contents are unknown.
+    fn check_emptiable(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Bytes the overlay holds at present.
     fn allocated_bytes(&self) -> u64;
 

@@ -203,6 +203,10 @@ impl MakeEmpty for AiOverlay {
         })
     }
 
+    fn check_emptiable(&self) -> Result<(), Error> {
+        self.core.check_change()
+    }
+
     fn allocated_bytes(&self) -> u64 {
         let blocks = self.core.map.borrow().held_blocks();
         blocks.saturating_mul(BLOCK)

@@ -3,7 +3,7 @@
 use super::Member;
 use super::member::invalid;
 use super::run::Run;
-use block::{Error, ErrorKind, Node};
+use block::{ByteRange, Error, ErrorKind, Node, Op};
 use futures_util::future::{Either, select};
 use std::rc::Rc;
 
@@ -17,11 +17,15 @@ impl Run<'_> {
         }
         let chain = member.chain()?;
         for (which, overlay) in [("Active", &chain.active), ("Hidden", &chain.hidden)] {
-            let overlay = overlay.driver().capabilities().make_empty;
-            if overlay.is_some_and(|overlay| !overlay.medium_present()) {
+            let Some(capability) = overlay.driver().capabilities().make_empty else {
+                continue;
+            };
+            if !capability.medium_present() {
                 let name = member.name();
                 return Err(invalid(format!("{which} disk of '{name}' is ejected")));
             }
+            let emptiable = capability.check_emptiable();
+            emptiable.map_err(|error| at(overlay, error))?;
         }
         Ok(())
     }
@@ -68,12 +72,18 @@ impl Run<'_> {
 
 async fn make_empty(overlay: &Rc<Node>) -> Result<(), Error> {
     match overlay.driver().capabilities().make_empty {
-        Some(capability) => capability.make_empty().await.map_err(|error| {
-            let whole = block::ByteRange::between(0, overlay.length());
-            error.at(overlay.name(), block::Op::MakeEmpty, whole)
-        }),
+        Some(capability) => {
+            let emptied = capability.make_empty().await;
+            emptied.map_err(|error| at(overlay, error))
+        }
         None => Err(invalid(
             "Active disk or hidden disk doesn't support make_empty",
         )),
     }
+}
+
+/// Names the overlay that could not be emptied.
+fn at(overlay: &Node, error: Error) -> Error {
+    let whole = ByteRange::between(0, overlay.length());
+    error.at(overlay.name(), Op::MakeEmpty, whole)
 }

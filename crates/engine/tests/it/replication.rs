@@ -279,3 +279,40 @@ fn a_failover_goes_on_where_one_disk_cannot_and_says_which() {
         assert_eq!(daemon.stage("rep2").await, "none");
     });
 }
+
+/// The map's pages, which only a flush writes, cannot be written: hidden is poisoned by its first
+/// flush with anything in it.
+#[test]
+fn a_checkpoint_that_one_overlay_cannot_take_empties_none() {
+    run(async |dir| {
+        let daemon = dir.daemon();
+        daemon.secondary(0x11).await;
+        daemon.start(false).await.unwrap();
+        daemon.stop(false).await.unwrap();
+        daemon
+            .ok("blockdev-del", json!({ "node-name": "top" }))
+            .await;
+        let map = |sector: u32| json!({ "event": "none", "iotype": "write", "sector": sector });
+        let faulty = json!({
+            "driver": "blkdebug", "inject-error": [map(16), map(24)],
+            "image": { "driver": "file", "filename": dir.file("hid.ovl") },
+        });
+        daemon.chain_with("", faulty).await;
+        daemon.disk("2", 0x22, json!({})).await;
+        daemon.start(false).await.unwrap();
+        for disk in ["", "2"] {
+            daemon.write(&format!("sec0{disk}"), 0x44, (0, 1)).await;
+            daemon.write(&format!("top{disk}"), 0x33, (1, 2)).await;
+        }
+        assert!(daemon.io("hid", "flush").await.contains("failed"));
+        let error = daemon.checkpoint().await.unwrap_err();
+        assert!(
+            error.contains("make-empty") && error.contains("'hid'"),
+            "{error}"
+        );
+        assert_eq!(daemon.view("top").await, "11 33 11 11");
+        assert_eq!(daemon.view("top2").await, "22 33 22 22");
+        assert_eq!(daemon.stage("rep").await, "running");
+        assert_eq!(daemon.status().await["error"], json!(true));
+    });
+}
