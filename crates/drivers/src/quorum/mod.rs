@@ -36,6 +36,9 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
+/// Most children.
+const MOST_CHILDREN: usize = 64;
+
 /// How a read chooses among the children (`read-pattern`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadPattern {
@@ -94,8 +97,8 @@ impl Quorum {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if the threshold is 0 or above the number of children, or the
-    /// children differ in length.
+    /// [`ErrorKind::InvalidRequest`] if the threshold is 0 or above the number of children, there are
+    /// too many of these, or they differ in length.
     pub fn new(
         options: Options,
         children: Vec<Rc<Child>>,
@@ -107,6 +110,7 @@ impl Quorum {
         if options.vote_threshold > children.len() {
             return refuse("threshold may not exceed children count");
         }
+        check_count(children.len())?;
         if let Some((first, rest)) = children.split_first() {
             rest.iter()
                 .try_for_each(|child| same_length(first, child))?;
@@ -220,6 +224,16 @@ impl Quorum {
             length: range.length(),
         });
     }
+}
+
+/// Each request goes to every child, and each is checked against every other when the graph changes.
+fn check_count(children: usize) -> Result<(), Error> {
+    if children <= MOST_CHILDREN {
+        return Ok(());
+    }
+    refuse(&format!(
+        "a quorum has at most {MOST_CHILDREN} children, not {children}"
+    ))
 }
 
 fn same_length(first: &Child, child: &Child) -> Result<(), Error> {
@@ -336,6 +350,7 @@ impl DynamicChildren for Quorum {
 
     fn add_child(&self, child: Rc<Child>) -> Result<(), Error> {
         let members = self.members();
+        check_count(members.len().saturating_add(1))?;
         if let Some(first) = members.first() {
             same_length(&first.child, &child)?;
         }

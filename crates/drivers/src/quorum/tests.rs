@@ -255,6 +255,27 @@ fn children_come_and_go_by_name_and_the_threshold_stays() {
 }
 
 #[test]
+fn there_are_at_most_64_children() {
+    let world = World::new(1);
+    let disk = node("disk", disk(&world, 0));
+    let make = |count: u64| {
+        let options = Options {
+            node: "top".into(),
+            vote_threshold: 1,
+            read_pattern: ReadPattern::Fifo,
+        };
+        let children = (0..count).map(|index| child(index, &disk)).collect();
+        Quorum::new(options, children, world.sink())
+    };
+    let said = "a quorum has at most 64 children, not 65";
+    assert_eq!(make(65).err().unwrap().message(), said);
+    let top = node("top", make(64).unwrap());
+    let children = top.driver().capabilities().dynamic_children.unwrap();
+    let error = children.add_child(child(64, &disk)).unwrap_err();
+    assert_eq!(error.message(), said);
+}
+
+#[test]
 fn overlapping_writes_leave_every_child_the_same() {
     for seed in 0..200 {
         let world = World::new(seed);
