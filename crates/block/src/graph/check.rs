@@ -6,7 +6,7 @@
 //! than a request has stack for.
 
 use super::error::Conflict;
-use super::{Edge, Error, Graph, Parent};
+use super::{Edge, Error, Graph, Parent, reachable};
 use crate::permissions::{Permissions, Shares};
 use crate::{Child, Node};
 use std::collections::BTreeMap;
@@ -125,11 +125,13 @@ fn parents_first(graph: &Graph) -> Result<Vec<Rc<Node>>, Error> {
             }
         }
     }
-    let looped = graph.nodes().find(|node| {
-        let left = waiting.get(&Rc::as_ptr(node));
-        left.is_some_and(|parents| *parents > 0)
-    });
-    match looped {
+    // What lies below a cycle is left over too.
+    let is_looped = |node: &&Rc<Node>| {
+        let left = waiting.get(&Rc::as_ptr(node)).copied();
+        let is_below = |target: &Rc<Node>| reachable(target).iter().any(|n| Rc::ptr_eq(n, node));
+        left > Some(0) && targets(node).iter().any(is_below)
+    };
+    match graph.nodes().find(is_looped) {
         None => Ok(order),
         Some(node) => Err(Error::Shape(format!(
             "node '{}' would be part of its own chain (a cycle)",
