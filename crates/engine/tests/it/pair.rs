@@ -5,6 +5,7 @@ use crate::support::{Daemon, Dir, run};
 use engine::Options;
 use futures_util::future::{Either, join, select};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -217,6 +218,39 @@ fn a_checkpoint_that_cannot_drain_gives_up_and_names_who_is_busy() {
             "{error}"
         );
         assert_eq!(secondary.stage("rep").await, "running");
+    });
+}
+
+#[test]
+fn a_request_that_comes_while_a_checkpoint_drains_waits_for_its_end() {
+    run(async |dir| {
+        let slow =
+            json!({ "x-ai-delay": [{ "iotype": "write", "delay-ns": 3_600_000_000_000_u64 }] });
+        let options = Options {
+            drain: Duration::from_millis(30),
+            ..Options::default()
+        };
+        let secondary = dir.daemon_with(options);
+        secondary.secondary_with(0x11, slow).await;
+        secondary.start(false).await.unwrap();
+        let order = RefCell::new(Vec::new());
+        let write = pin!(secondary.io("sec0", "write -q -P 0x22 0 1M"));
+        let checkpoint = async {
+            let refused = secondary.checkpoint().await.is_err();
+            order.borrow_mut().push(("checkpoint refused", refused));
+        };
+        let read = async {
+            let read = secondary
+                .io("top", "read -q -P 0x11 3M 1M")
+                .await
+                .is_empty();
+            order.borrow_mut().push(("read", read));
+        };
+        let others = pin!(join(checkpoint, read));
+        let Either::Right(_) = select(write, others).await else {
+            panic!("the write ended first");
+        };
+        assert_eq!(order.take(), [("checkpoint refused", true), ("read", true)]);
     });
 }
 
