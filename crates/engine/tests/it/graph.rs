@@ -55,6 +55,7 @@ fn what_cannot_be_added_leaves_nothing_behind() {
             json!({ "driver": "raw", "node-name": "inner", "file": file }),
             json!({ "driver": "raw", "node-name": "r", "file": file, "size": 9_000_000 }),
             json!({ "driver": "file", "node-name": "f", "filename": "/nonexistent/disk" }),
+            json!({ "driver": "file", "node-name": "f", "filename": "/proc/self/mem" }),
             json!({ "driver": "quorum", "node-name": "q", "vote-threshold": 2, "children": [file] }),
             json!({ "driver": "replication", "node-name": "r", "mode": "secondary", "file": "a" }),
             json!({ "driver": "replication", "node-name": "r", "mode": "primary", "top-id": "a",
@@ -73,6 +74,7 @@ fn what_cannot_be_added_leaves_nothing_behind() {
             Duplicate nodes with node-name='inner'
             Could not open node 'r': offset 0 and size 9000000 reach past the end of the child, which has 4194304 bytes
             Could not open node 'f': I/O error: cannot open '/nonexistent/disk': no such file or directory
+            Could not open node 'f': cannot open '/proc/self/mem': invalid argument
             Could not open node 'q': threshold may not exceed children count
             Missing the option top-id
             The primary side does not support option top-id

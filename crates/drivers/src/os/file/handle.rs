@@ -83,7 +83,9 @@ pub(super) fn open_file(options: &FileOptions) -> io::Result<Opened> {
         in_memory: fstatfs(&fd)?.f_type == TMPFS && !is_device,
         ..alignment_of(&fd, options.direct, is_device)
     };
-    let length = seek(&fd, rustix::fs::SeekFrom::End(0))?;
+    // A file without a length (of /proc, for example) is no disk either.
+    let length = seek(&fd, rustix::fs::SeekFrom::End(0));
+    let length = length.map_err(|error| cannot_open(path, error))?;
     let handle = Handle {
         fd,
         lock,
