@@ -22,6 +22,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Longest path of a unix socket, in bytes: what the kernel's address holds beside its last zero.
 const UNIX_PATH: usize = 107;
+/// What a unix socket holds of our output, in bytes, as far as the kernel lets us. TCP finds out by
+/// itself.
+const UNIX_BUFFER: usize = 1 << 20;
 /// Most parts handed over in one call.
 const PARTS: usize = 64;
 /// How long accepting pauses when there are no descriptors left.
@@ -57,7 +60,7 @@ async fn connect(address: &Address) -> io::Result<Socket> {
     match address {
         Address::Unix(path) => {
             check_length(path)?;
-            Ok(Socket::Unix(UnixStream::connect(path).await?))
+            Socket::unix(UnixStream::connect(path).await?)
         }
         Address::Inet { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -91,6 +94,12 @@ impl Socket {
         // A peer that vanished without a word is noticed some day.
         socket2::SockRef::from(&stream).set_keepalive(true)?;
         Ok(Socket::Tcp(stream))
+    }
+
+    /// Its reader must not run dry, and be woken again, while the next reply is prepared.
+    fn unix(stream: UnixStream) -> io::Result<Socket> {
+        socket2::SockRef::from(&stream).set_send_buffer_size(UNIX_BUFFER)?;
+        Ok(Socket::Unix(stream))
     }
 
     async fn readable(&self) -> io::Result<()> {
@@ -344,7 +353,7 @@ impl Listener for UnixServer {
         Box::pin(async {
             loop {
                 match self.listener.accept().await {
-                    Ok((stream, _)) => return Ok(HostStream::shared(Socket::Unix(stream))),
+                    Ok((stream, _)) => return Ok(HostStream::shared(Socket::unix(stream)?)),
                     Err(error) => pause_or_fail(error).await?,
                 }
             }
