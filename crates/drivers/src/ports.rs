@@ -132,6 +132,10 @@ pub trait Files {
 
     /// Removes a file (a socket left behind, a pid file).
     fn remove(&self, path: &Path) -> LocalBoxFuture<'_, io::Result<()>>;
+
+    /// A hint: whether this thread has more to do than the transfer that follows. A long one is then
+    /// best left to another thread; otherwise handing it over costs more than it gains.
+    fn expect_more(&self, _more: bool) {}
 }
 
 /// An open file or block device. All requests may be in flight at once.

@@ -24,7 +24,7 @@ use pool::Pool;
 use ring::Ring;
 use runtime::{HostRandom, HostRuntime};
 pub use signal::Termination;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -38,6 +38,8 @@ struct Shared {
     pool: Pool,
     /// Set up when first needed; `None` if there is no ring to be had.
     ring: OnceCell<Option<Ring>>,
+    /// More work waits for this thread.
+    backlog: Cell<bool>,
 }
 
 impl Shared {
@@ -59,6 +61,7 @@ pub fn ports() -> Ports {
     let shared = Rc::new(Shared {
         pool: Pool::new(),
         ring: OnceCell::new(),
+        backlog: Cell::new(false),
     });
     Ports {
         runtime: Rc::new(HostRuntime::new()),

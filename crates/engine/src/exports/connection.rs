@@ -22,7 +22,7 @@ use drivers::ports::{Runtime, Stream};
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use nbd::Want;
-use nbd::server::{Closed, Event, Request, Session, Ticket};
+use nbd::server::{Closed, Command, Event, Request, Session, Ticket};
 use nbd::wire::RepError;
 use std::future::poll_fn;
 use std::io;
@@ -32,6 +32,8 @@ use std::task::{Context, Poll};
 /// Least and most that is read at once, in bytes. Much traffic makes the chunks grow, so that an
 /// idle connection holds little memory.
 const CHUNK: std::ops::RangeInclusive<usize> = 4 << 10..=256 << 10;
+/// Of a transfer longer than this (bytes) it matters whether another request waits behind it.
+const LONG: u64 = 256 << 10;
 /// Turns taken before other tasks of the thread get theirs.
 const TURNS: u32 = 32;
 
@@ -198,7 +200,12 @@ impl<'a> Connection<'a> {
             let error = block::Error::new(block::ErrorKind::ShuttingDown);
             return Outcome::Failed(error).reply(&mut self.session, ticket);
         };
-        let mut outcome = Box::pin(serve(Rc::clone(seat.export()), command));
+        let export = Rc::clone(seat.export());
+        if transferred(&command) > LONG {
+            let more = self.has_more(cx);
+            self.exports.ports().files.expect_more(more);
+        }
+        let mut outcome = Box::pin(serve(export, command));
         match outcome.as_mut().poll(cx) {
             Poll::Ready(outcome) => self.answer(ticket, outcome),
             Poll::Pending => self
@@ -212,6 +219,12 @@ impl<'a> Connection<'a> {
             self.exports.request_failed(seat.export(), error);
         }
         outcome.reply(&mut self.session, ticket);
+    }
+
+    /// Whether there is more to do than the request just taken.
+    fn has_more(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_read(cx);
+        self.writing.is_some() || self.session.has_input() || self.session.unanswered().requests > 1
     }
 
     /// Writes what there is; the replies of a turn go together.
@@ -305,5 +318,17 @@ impl<'a> Connection<'a> {
     /// The connection has failed, or the client has gone without a word.
     fn lose(&mut self) {
         self.session.handle_end_of_stream();
+    }
+}
+
+/// Bytes that a request moves.
+fn transferred(command: &Command) -> u64 {
+    match command {
+        Command::Read { range } | Command::Write { range, .. } => range.length(),
+        Command::Flush
+        | Command::Trim { .. }
+        | Command::WriteZeroes { .. }
+        | Command::Cache { .. }
+        | Command::BlockStatus { .. } => 0,
     }
 }

@@ -304,6 +304,11 @@ impl Session {
         matches!(self.phase, Phase::Closed(_))
     }
 
+    /// Whether bytes have arrived that no event has been made of.
+    pub fn has_input(&self) -> bool {
+        self.inbox.len() > 0
+    }
+
     /// Requests whose replies have not been taken by [`Session::poll_transmit`].
     pub fn unanswered(&self) -> Unanswered {
         match &self.phase {

@@ -4,6 +4,10 @@
 //! pool. Few file systems say so of writes; on the others a write is made at once if it is short,
 //! covers its pages or finds them in memory, and the kernel has not been holding writers back.
 //!
+//! A long transfer keeps the data thread busy with copying. It is left to others if there is more to do
+//! ([`Files::expect_more`](crate::ports::Files::expect_more)), so that socket and file are copied beside
+//! each other.
+//!
 //! What never waits would never let another task run; each transfer therefore uses up some of its
 //! task's budget for one turn.
 
@@ -17,9 +21,11 @@ use std::io;
 use std::time::{Duration, Instant};
 use tokio::task::coop::consume_budget;
 
-/// Longest buffered write made on the data thread, in bytes. Up to here copying costs less than
-/// waking another thread.
-const INLINE_WRITE: usize = 256 << 10;
+/// Longest transfer made on the data thread although it has more to do, in bytes. Up to here copying
+/// costs less than waking another thread.
+const SHORT: usize = 256 << 10;
+/// Longest transfer ever made on the data thread, in bytes: what comes meanwhile waits for it.
+const LONGEST: usize = 4 << 20;
 /// Size of a page of the page cache, in bytes.
 const PAGE: u64 = 4096;
 /// A write that took longer was held back.
@@ -61,8 +67,16 @@ impl HostFile {
         Box::pin(self.read_waiting(offset, buffer)).await
     }
 
+    /// Whether a transfer is best made by another thread, beside what this one has to do.
+    fn leaves_to_others(&self, length: usize) -> bool {
+        length > LONGEST || (length > SHORT && self.shared.backlog.get())
+    }
+
     fn read_now(&self, offset: u64, buffer: &mut Buffer) -> io::Result<Now> {
         let handle = self.handle.borrow();
+        if self.leaves_to_others(buffer.capacity()) {
+            return Ok(Now::WouldBlock);
+        }
         if self.traits.in_memory {
             return call::read(&handle, offset, buffer, ReadWriteFlags::empty());
         }
@@ -101,7 +115,7 @@ impl HostFile {
 
     fn write_now(&self, offset: &mut u64, data: &mut Bytes) -> io::Result<Now> {
         let handle = self.handle.borrow();
-        if data.len() > INLINE_WRITE {
+        if self.leaves_to_others(data.len()) || (data.len() > SHORT && !self.traits.in_memory) {
             return Ok(Now::WouldBlock);
         }
         if self.traits.in_memory {

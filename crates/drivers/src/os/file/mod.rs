@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             read                              write
-//! memory      inline                            inline
+//! memory      inline, else pool                 inline, else pool
 //! buffered    NOWAIT inline, else ring or pool  inline if short and no page must be read, else pool
 //! direct      ring (io_uring) or pool           ring or pool
 //! everything else (sync, zero, extents, ...)    pool
@@ -60,6 +60,10 @@ impl Files for HostFiles {
     fn remove(&self, path: &Path) -> LocalBoxFuture<'_, io::Result<()>> {
         let path = path.to_owned();
         Box::pin(self.shared.pool.run(move || std::fs::remove_file(path)))
+    }
+
+    fn expect_more(&self, more: bool) {
+        self.shared.backlog.set(more);
     }
 }
 

@@ -147,6 +147,21 @@ fn a_task_that_reads_on_and_on_lets_the_others_run() {
 }
 
 #[test]
+fn a_long_transfer_is_whole_whether_more_is_expected_or_not() {
+    let (_directory, path) = image(8 << 20);
+    os::run(|ports| async move {
+        let file = ports.files.open(writable(&path)).await.unwrap();
+        for (more, length, seed) in [(false, 1 << 20, 1), (true, 1 << 20, 2), (false, 5 << 20, 3)] {
+            ports.files.expect_more(more);
+            let data = pattern(length, seed);
+            file.write_at(4096, data.clone()).await.unwrap();
+            assert_eq!(file.read_at(4096, length).await.unwrap(), data);
+        }
+    })
+    .unwrap();
+}
+
+#[test]
 fn without_a_ring_the_pool_does_its_work() {
     let (_directory, path) = image(1 << 20);
     let options = FileOptions {
@@ -158,6 +173,7 @@ fn without_a_ring_the_pool_does_its_work() {
         let shared = Rc::new(Shared {
             pool: Pool::new(),
             ring: OnceCell::from(None),
+            backlog: Cell::default(),
         });
         let file = HostFiles::new(shared).open(options).await.unwrap();
         let data = pattern(65536, 4);
