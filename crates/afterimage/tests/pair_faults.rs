@@ -11,7 +11,7 @@ mod common;
 
 use common::colo::{
     OLD, SIZE, attach, checkpoint, complaint, fail_over, join, primary, secondary,
-    secondary_existing, start, stop_arguments,
+    secondary_existing, secondary_over, start, stop_arguments,
 };
 use common::{qemu_io, qemu_io_any, scratch, spawn, tool, wait_until};
 use serde_json::json;
@@ -324,6 +324,73 @@ fn a_failed_commit_keeps_the_view_and_can_be_tried_again() {
         ],
     );
     assert_eq!((OLD, SIZE), (0x11, 4 << 20));
+}
+
+//= docs/spec/replication.md#copy-before-write
+//= type=test
+//# A copy that fails MUST fail the peer's write with the same error number, leave the secondary disk
+//# as it was, and leave the block to be saved again.
+//= docs/spec/replication.md#copy-before-write
+//= type=test
+//# A failed copy MUST be latched in the secondary's status and reported by an event.
+#[test]
+fn a_full_hidden_disk_refuses_the_peers_write_and_says_so() {
+    let dir = scratch();
+    let mut s = secondary_over(
+        dir.path(),
+        "driver=ai-overlay,node-name=hidden,backing=replica,file.driver=blkdebug,file.node-name=ramdisk,\
+         file.image.driver=file,file.image.filename=s.hidden,\
+         file.inject-error.0.event=write_aio,file.inject-error.0.iotype=write,\
+         file.inject-error.0.sector=4224,file.inject-error.0.errno=28,\
+         file.inject-error.0.once=on",
+    );
+    start(&mut s, "secondary");
+    let (replica, view) = (s.uri("replica"), s.uri("disk"));
+    qemu_io(&replica, &["write -P 0x22 0 64k"]);
+    let out = qemu_io_any(&replica, &["write -P 0x33 2M 64k"]);
+    assert!(out.contains("No space left on device"), "{out}");
+    qemu_io(&replica, &["read -P 0x22 0 64k", "read -P 0x11 64k 4032k"]);
+    qemu_io(&view, &["read -P 0x11 0 4M"]);
+    s.qmp.wait_event("X_AI_REPLICATION_ERROR");
+    let nodes = s.ok("x-ai-query-replication", json!({}));
+    assert_eq!(nodes[0]["error"]["errno"], 28, "{nodes}");
+    assert_eq!(nodes[0]["error"]["node-name"], "ramdisk", "{nodes}");
+    assert!(complaint(&mut s).is_some());
+    // There is space again.
+    qemu_io(&replica, &["write -P 0x44 2M 64k"]);
+    qemu_io(&view, &["read -P 0x11 0 4M"]);
+    checkpoint(&mut s);
+    qemu_io(
+        &view,
+        &[
+            "read -P 0x22 0 64k",
+            "read -P 0x44 2M 64k",
+            "read -P 0x11 2112k 1984k",
+        ],
+    );
+    assert!(complaint(&mut s).is_some(), "a checkpoint clears nothing");
+    fail_over(&mut s);
+    assert_eq!(complaint(&mut s), None);
+}
+
+#[test]
+fn a_secondary_that_hangs_holds_the_guest_up_no_longer_than_the_default_bound() {
+    let dir = scratch();
+    let (mut s, mut p) = (secondary(dir.path(), "s"), primary(dir.path(), "p"));
+    join(&mut p, &mut s);
+    s.signal("STOP");
+    // It ends by the bound, or never: nothing is measured.
+    qemu_io(
+        &p.uri("disk"),
+        &["write -P 0x44 0 64k", "flush", "read -P 0x44 0 64k"],
+    );
+    let nodes = p.ok("x-ai-query-replication", json!({}));
+    assert_eq!(nodes[0]["error"]["errno"], 110, "{nodes}");
+    s.signal("CONT");
+    wait_until("the secondary's complaint", || complaint(&mut s).is_some());
+    s.refused("xen-colo-do-checkpoint", json!({}));
+    fail_over(&mut s);
+    qemu_io(&s.uri("disk"), &["read -P 0x11 0 4M"]);
 }
 
 #[test]

@@ -19,6 +19,16 @@ pub fn secondary_with(dir: &Path, name: &str, replica: &str) -> Daemon {
     secondary_existing(dir, name, replica)
 }
 
+/// A secondary called `s` over plain files, with a hidden disk of these options. Its file is an
+/// empty overlay already: only a `file` node can be made one.
+pub fn secondary_over(dir: &Path, hidden: &str) -> Daemon {
+    secondary(dir, "s").quit();
+    let replica = "driver=file,node-name=replica,filename=s.img";
+    let active =
+        "driver=ai-overlay,node-name=active,file.driver=file,file.filename=s.active,backing=hidden";
+    chain(dir, "s", [replica, hidden, active])
+}
+
 /// As [`secondary_with`], over files that are there already.
 pub fn secondary_existing(dir: &Path, name: &str, replica: &str) -> Daemon {
     let overlay = |layer: &str, backing: &str| {
@@ -26,6 +36,12 @@ pub fn secondary_existing(dir: &Path, name: &str, replica: &str) -> Daemon {
             "driver=ai-overlay,node-name={layer},file.driver=file,file.filename={name}.{layer},backing={backing}"
         )
     };
+    let (hidden, active) = (overlay("hidden", "replica"), overlay("active", "hidden"));
+    chain(dir, name, [replica, &hidden, &active])
+}
+
+/// A secondary made of these nodes, bottom up.
+fn chain(dir: &Path, name: &str, [replica, hidden, active]: [&str; 3]) -> Daemon {
     Daemon::start(
         dir,
         name,
@@ -33,9 +49,9 @@ pub fn secondary_existing(dir: &Path, name: &str, replica: &str) -> Daemon {
             "--blockdev",
             replica,
             "--blockdev",
-            &overlay("hidden", "replica"),
+            hidden,
             "--blockdev",
-            &overlay("active", "hidden"),
+            active,
             "--blockdev",
             "driver=replication,node-name=colo,mode=secondary,top-id=disk,file=active",
             "--blockdev",
