@@ -197,6 +197,9 @@ pub const CHECKPOINT: &[Task] = &[
 //= docs/spec/replication.md#stop
 //# A stop MUST take copy-before-write out, allow operations on the top node again, detach the extra
 //# children and make those disks read-only again that a start made writable.
+//= docs/spec/replication.md#stop
+//# A stop of a secondary without failover MUST discard both overlays, keep everything the primary
+//# sent on the secondary disk, and end in DONE without error.
 pub const STOP: &[Task] = &[
     undo(PrepareEmpty, Input::StopFailed),
     undo(EmptyBuffers, Input::StopFailed),
@@ -256,6 +259,9 @@ pub const RESUME: &[Task] = &[
 /// Close while a commit runs: it ends in time, or can be resumed.
 pub const CLOSE_IN_FAILOVER: &[Task] = &[go_on(AwaitCommit), go_on(FlushBuffers)];
 
+//= docs/spec/replication.md#close-and-restart
+//# Closing a secondary that has lost a writer or its protection MUST keep the overlays' contents
+//# and make them durable.
 /// Close while the overlays hold the only copy of the last checkpoint.
 pub const CLOSE_KEEPING: &[Task] = &[go_on(FlushBuffers)];
 

@@ -263,6 +263,10 @@ mod tests {
     //= docs/spec/replication.md#errors
     //= type=test
     //# The status of a filter that is in failover or done without a latched error MUST be no error.
+    //= docs/spec/replication.md#start
+    //= type=test
+    //# A start MUST check in this order and return the first error: already ended (success, nothing
+    //# done), already running, wrong mode, then the chain.
     #[test]
     fn every_command_to_a_secondary_in_every_stage() {
         let stages = [

@@ -453,6 +453,10 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#checkpoint
+    //= type=test
+    //# A checkpoint MUST hold new requests to all exports of all disks, drain what is in flight,
+    //# reads of the view included, switch all disks, and only then let requests in.
     #[test]
     fn a_checkpoint_switches_all_disks_between_hold_and_release() {
         check(
@@ -560,6 +564,10 @@ mod tests {
         );
     }
 
+    //= docs/spec/replication.md#failover
+    //= type=test
+    //# A promoted secondary MUST be able to serve as a primary in the same process: a start in mode
+    //# `primary` starts only the new filter.
     #[test]
     fn a_start_after_promotion_starts_only_the_new_filter() {
         let members = vec![

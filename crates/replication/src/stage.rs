@@ -249,9 +249,15 @@ fn command(stage: Stage, input: Input) -> Result<Transition, Cause> {
     use Stage as S;
 
     let row = match (stage, input) {
+        //= docs/spec/replication.md#failover
+        //# A promoted secondary MUST be able to serve as a primary in the same process: a start in
+        //# mode `primary` starts only the new filter.
         // After promotion a late command is harmless: the manager may not know yet.
         (S::Failover | S::Done, _) => to(stage, Keep),
 
+        //= docs/spec/replication.md#start
+        //# A start MUST check in this order and return the first error: already ended (success,
+        //# nothing done), already running, wrong mode, then the chain.
         (S::NotStarted, I::Start(Role::Secondary)) => run(action::START, S::Running, Clear),
         (S::NotStarted, I::Start(asked)) => return wrong_mode(Role::Secondary, asked),
         (_, I::Start(_)) => return Err(Cause::AlreadyStarted),

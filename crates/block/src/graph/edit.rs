@@ -63,6 +63,9 @@ impl<'a> Edit<'a> {
     pub fn delete_node(&mut self, name: &str) -> Result<(), Error> {
         let node = self.find(name)?;
         self.graph.check_not_blocked(&node)?;
+        //= docs/spec/replication.md#permissions
+        //# Deleting the filter or a node of its chain while something is attached to it MUST be
+        //# refused.
         if let Some(edge) = self.graph.parents(&node).first() {
             return Err(Error::InUse {
                 node: name.to_owned(),

@@ -71,6 +71,9 @@ impl Node {
         } else {
             let whole = range.align_out(alignment);
             let _order = self.writes.lock(whole, LockKind::Exclusive).await;
+            //= docs/spec/replication.md#requests
+            //# A request that is not aligned to the driver's blocks MUST leave every byte outside
+            //# its range as it was.
             let data = self.complete(limits, whole, (range, data)).await?;
             self.write_pieces(limits, whole, data, driver_flags).await?;
         }

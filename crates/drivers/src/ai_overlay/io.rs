@@ -43,6 +43,9 @@ impl Core {
 
     //= docs/spec/ai-overlay.md#requests
     //# Where the overlay holds a block it MUST show its own data, elsewhere its backing node's.
+    //= docs/spec/replication.md#copy-before-write
+    //# Data that the secondary's guest wrote MUST keep covering what the peer writes to the same
+    //# place, until the next checkpoint.
     /// Reads a range that is held, or not, as a whole.
     async fn read_run(&self, held: bool, range: ByteRange) -> Result<Bytes, Error> {
         if held {

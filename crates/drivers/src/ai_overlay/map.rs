@@ -140,6 +140,9 @@ impl Map {
 
     //= docs/spec/ai-overlay.md#emptying
     //# Emptying MUST take effect at once and MUST NOT write anything.
+    //= docs/spec/replication.md#checkpoint
+    //# A checkpoint MUST cost the same whatever the overlays hold, given overlays that are emptied
+    //# at once; space is given back in the background.
     /// Nothing is held any more.
     pub(super) fn empty(&mut self) {
         if self.held.is_empty() {

@@ -165,6 +165,10 @@ fn the_allocation_names_the_layer_and_the_holes_of_long_runs() {
 //= docs/spec/ai-overlay.md#emptying
 //= type=test
 //# Space MUST NOT be given back where a block is held again.
+//= docs/spec/replication.md#checkpoint
+//= type=test
+//# A checkpoint MUST cost the same whatever the overlays hold, given overlays that are emptied at
+//# once; space is given back in the background.
 #[test]
 fn an_emptied_overlay_shows_its_backing_node_at_once_and_gives_the_space_back_later() {
     let world = World::new(3);

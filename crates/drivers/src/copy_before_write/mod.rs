@@ -214,6 +214,8 @@ impl Core {
         failed.take().map_or(Ok(()), Err)
     }
 
+    //= docs/spec/replication.md#copy-before-write
+    //# A write to part of a block MUST leave the rest of the block as the view showed it.
     /// Copies the old data of whole clusters to the target.
     async fn copy(&self, range: ByteRange) -> Result<(), Error> {
         let _slot = self.slots.enter().await;
@@ -349,6 +351,9 @@ impl Driver for Filter {
         };
         let file = Shares {
             used: above.used | Permissions::CONSISTENT_READ,
+            //= docs/spec/replication.md#permissions
+            //# A new writer directly on the secondary disk MUST be refused while copy-before-write
+            //# is in place, with both nodes and the permission in the error.
             shared: above.shared & !(Permissions::WRITE | Permissions::RESIZE),
         };
         match child.role() {

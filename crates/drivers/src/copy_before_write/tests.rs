@@ -121,6 +121,9 @@ impl Chain {
     }
 }
 
+//= docs/spec/replication.md#copy-before-write
+//= type=test
+//# A write to part of a block MUST leave the rest of the block as the view showed it.
 #[test]
 fn writes_zeroes_and_discards_of_any_alignment_leave_the_old_view_whole() {
     let world = World::new(1);

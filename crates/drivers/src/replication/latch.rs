@@ -34,6 +34,9 @@ impl Latch {
         self.first.borrow().clone()
     }
 
+    //= docs/spec/replication.md#errors
+    //# Lost forwards, failed copies, failed writes to the active disk, failed flushes, failed
+    //# checkpoints and failed commits MUST all reach the status and an event.
     /// Keeps and reports `error` if it is the first.
     pub(super) fn set(&self, error: Error, time: Duration) {
         if self.first.borrow().is_some() {

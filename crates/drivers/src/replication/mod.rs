@@ -247,6 +247,9 @@ impl Replication {
 }
 
 impl Driver for Replication {
+    //= docs/spec/replication.md#options
+    //# The driver MUST be called `replication` and count as a filter: it has one filtered child,
+    //# `file`, and passes its length and block status through.
     fn name(&self) -> &'static str {
         "replication"
     }
@@ -269,6 +272,12 @@ impl Driver for Replication {
             | Path::Commit
             | Path::Split
             | Path::Both
+            //= docs/spec/replication.md#requests
+            //# A running secondary MUST serve reads from the active disk, then hidden, then the
+            //# secondary disk.
+            //= docs/spec/replication.md#failover
+            //# After failover the guest MUST read what the last checkpoint held, overlaid with its
+            //# own writes since, and nothing the primary wrote after that checkpoint.
             | Path::File => Box::pin(self.file.read(range)),
         }
     }
@@ -331,6 +340,9 @@ impl Driver for Replication {
         }
         Shares {
             used,
+            //= docs/spec/replication.md#permissions
+            //# Resizing the active, hidden or secondary disk MUST be refused while replication
+            //# runs.
             shared: Permissions::CONSISTENT_READ
                 | Permissions::WRITE
                 | Permissions::WRITE_UNCHANGED,

@@ -379,6 +379,9 @@ fn some_range(world: &World) -> ByteRange {
     range(start, start + 1 + world.random(longest))
 }
 
+//= docs/spec/replication.md#requests
+//= type=test
+//# A running secondary MUST serve reads from the active disk, then hidden, then the secondary disk.
 #[test]
 fn the_view_shows_the_last_checkpoint_and_the_guests_own_writes() {
     for seed in 0..150 {

@@ -129,6 +129,9 @@ impl Replication {
                     self.commit.add(range);
                     written?;
                 }
+                //= docs/spec/replication.md#after-a-failed-failover
+                //# The first run that fails MUST end the write with its error; runs before it stay
+                //# written.
                 Target::Secondary => change.cut(range).send(&secondary).await?,
             }
         }

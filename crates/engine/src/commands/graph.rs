@@ -16,6 +16,9 @@ pub(super) async fn add(parts: &All, options: &BlockdevOptions) -> Result<(), Er
         if Replication::of(&filter).is_none() || parts.group.knows(&filter) {
             continue;
         }
+        //= docs/spec/replication.md#options
+        //# A refused node MUST leave nothing behind: no node, no entry among the replication nodes,
+        //# no error in their status.
         if let Err(error) = parts.group.added(&filter).await {
             parts.group.forget(&filter);
             parts.nodes.delete(node.name()).await?;
@@ -92,6 +95,8 @@ async fn remove_child(parts: &All, parent: &Rc<Node>, name: &str) -> Result<(), 
         .edits
         .with(|graph| graph.rehearse(|edit| edit.remove_child(parent, name)));
     allowed.map_err(|error| Error::generic(error.to_string()))?;
+    //= docs/spec/replication.md#losses
+    //# Removing a child MUST NOT wait for its peer.
     if let Ok(node) = child.node() {
         yank(parts, &node);
     }

@@ -64,6 +64,9 @@ impl Nodes {
             | BlockdevDriver::Quorum(_)
             | BlockdevDriver::Raw(_)
             | BlockdevDriver::Replication(_) => {
+                //= docs/spec/replication.md#options
+                //# `mode` and `top-id` MUST be part of the node's description as
+                //# `query-named-block-nodes` shows it.
                 let json = serde_json::to_string(options);
                 json.map_or_else(|_| String::new(), |json| format!("json:{json}"))
             }

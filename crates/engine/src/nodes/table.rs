@@ -143,6 +143,9 @@ async fn replication(
 ) -> Result<Opened, Error> {
     let child = opening.child(request, "file", ChildRole::Filtered, &options.file);
     let child = child.await?;
+    //= docs/spec/replication.md#options
+    //# A node without a `file` child, or whose `file` child cannot be opened, MUST be refused with
+    //# the error of that child before its other options are looked at.
     let (role, top_id) = match options.role()? {
         ReplicationRole::Primary => (Role::Primary, None),
         ReplicationRole::Secondary { top_id } => (Role::Secondary, Some(top_id)),
@@ -159,6 +162,8 @@ async fn replication(
         },
     };
     let nodes = opening.nodes;
+    //= docs/spec/replication.md#options
+    //# Opening a node MUST NOT check its chain, lengths or formats: that is the start's business.
     let driver = Replication::new(options, child, nodes.ports.clone(), nodes.sink.clone());
     Ok(Opened::new(driver))
 }

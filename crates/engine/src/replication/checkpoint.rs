@@ -20,6 +20,9 @@ impl Run<'_> {
             let Some(capability) = overlay.driver().capabilities().make_empty else {
                 continue;
             };
+            //= docs/spec/replication.md#checkpoint
+            //# A checkpoint MUST be refused with the node's name if the medium of an overlay is
+            //# gone.
             if !capability.medium_present() {
                 let name = member.name();
                 return Err(invalid(format!("{which} disk of '{name}' is ejected")));
@@ -30,6 +33,12 @@ impl Run<'_> {
         Ok(())
     }
 
+    //= docs/spec/replication.md#checkpoint
+    //# A checkpoint MUST empty the active disk first, then the hidden disk, and forget what was
+    //# saved only once hidden is empty.
+    //= docs/spec/replication.md#checkpoint
+    //# A checkpoint that fails half-way MUST leave a pair on which the same checkpoint can be asked
+    //# for again and is then correct.
     /// Active, then hidden and with it the map of what was saved (R50, R52).
     ///
     /// Order contract: as long as hidden has not been emptied its map stays, so that no old data

@@ -68,6 +68,9 @@ impl Run<'_> {
         member.chain()?.secondary.flush().await
     }
 
+    //= docs/spec/replication.md#commit
+    //# A commit that ends well MUST replace active by the secondary disk for everyone above, detach
+    //# the extra children, and end in DONE without error.
     /// R68: everybody above active uses the secondary disk from this instant on.
     pub(super) async fn swap_in_secondary(&self, member: &Rc<Member>) -> Result<(), Error> {
         let chain = member.chain()?;
@@ -109,6 +112,8 @@ impl Group {
         }
     }
 
+    //= docs/spec/replication.md#commit
+    //# The commit MUST be visible as a job with progress and end with an event.
     fn begin_job(&self, member: &Rc<Member>) -> Rc<Job> {
         let of = Rc::clone(member);
         let progress = move || {
@@ -119,6 +124,9 @@ impl Group {
         self.inner.jobs.begin(job)
     }
 
+    //= docs/spec/replication.md#close-and-restart
+    //# Closing in FAILOVER MUST wait for the commit, bounded, or leave it such that it can be
+    //# resumed.
     /// Before a close: a commit gets its time to end, and is finished if it has copied everything.
     /// The caller has its turn, which the commit would wait for.
     pub(super) async fn end_commit(&self, member: &Rc<Member>) {

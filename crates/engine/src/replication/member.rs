@@ -83,8 +83,12 @@ impl Member {
             return Ok(chain.clone());
         }
         let active = self.driver().file().node()?;
+        //= docs/spec/replication.md#start
+        //# A start MUST be refused if the active disk has no backing disk.
         let hidden =
             backing(&active).ok_or_else(|| invalid("Active disk doesn't have backing file"))?;
+        //= docs/spec/replication.md#start
+        //# A start MUST be refused if the hidden disk has no backing disk.
         let secondary =
             backing(&hidden).ok_or_else(|| invalid("Hidden disk doesn't have backing file"))?;
         Ok(Chain {

@@ -87,6 +87,12 @@ impl Group {
         group
     }
 
+    //= docs/spec/replication.md#options
+    //# A node that was opened MUST be known to all replication commands at once, in stage NONE and
+    //# without error.
+    //= docs/spec/replication.md#close-and-restart
+    //# A filter that is opened over overlays recorded in FAILOVER MUST resume the commit and refuse
+    //# writers of the secondary disk.
     /// Registers a replication node (R10), and resumes a commit that a crash has interrupted.
     pub(crate) async fn added(&self, node: &Rc<Node>) -> Result<(), qmp::Error> {
         let member = Member::new(Rc::clone(node));
@@ -111,6 +117,8 @@ impl Group {
         self.run(Input::Close, std::slice::from_ref(&member)).await
     }
 
+    //= docs/spec/replication.md#close-and-restart
+    //# A closed filter MUST be unknown to the replication commands.
     /// Takes a node that was deleted out of the registry.
     pub(crate) fn forget(&self, node: &Rc<Node>) {
         let mut members = self.inner.members.borrow_mut();

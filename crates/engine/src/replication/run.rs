@@ -78,6 +78,8 @@ impl Group {
         self.enter(member, transition.next);
     }
 
+    //= docs/spec/replication.md#commands
+    //# Changes of stage MUST be reported by an event that names the node.
     /// The filter is in this stage from now on.
     pub(super) fn enter(&self, member: &Rc<Member>, stage: Stage) {
         let driver = member.driver();
@@ -176,6 +178,9 @@ impl Run<'_> {
         }
     }
 
+    //= docs/spec/replication.md#checkpoint
+    //# A checkpoint MUST hold new requests to all exports of all disks, drain what is in flight,
+    //# reads of the view included, switch all disks, and only then let requests in.
     /// The barrier. A writer that was lost before it was reached breaks it: what it did not send
     /// is missing from what the barrier would stand for.
     async fn hold(&self) -> Result<(), Error> {

@@ -18,6 +18,9 @@ impl Run<'_> {
     pub(super) fn validate_chain(&self, member: &Rc<Member>) -> Result<(), Error> {
         let chain = member.chain()?;
         let edits = &self.group.inner.edits;
+        //= docs/spec/replication.md#start
+        //# A start MUST be refused if nobody has the secondary disk in use, that is, if no export
+        //# of it exists.
         if !edits.look(|graph| graph.has_root(&chain.secondary)) {
             let name = chain.secondary.name();
             return Err(invalid(format!(
@@ -25,12 +28,17 @@ impl Run<'_> {
             )));
         }
         let length = chain.secondary.length();
+        //= docs/spec/replication.md#start
+        //# A start MUST be refused unless the active, hidden and secondary disk have the same
+        //# length in bytes.
         if chain.active.length() != length || chain.hidden.length() != length {
             let message = "Active disk, hidden disk, secondary disk's length are not the same";
             return Err(invalid(message));
         }
         for overlay in [&chain.active, &chain.hidden] {
             let capabilities = overlay.driver().capabilities();
+            //= docs/spec/replication.md#start
+            //# A start MUST be refused if the active or the hidden disk cannot be emptied.
             if capabilities.make_empty.is_none() {
                 let message = "Active disk or hidden disk doesn't support make_empty";
                 return Err(invalid(message));
@@ -40,6 +48,9 @@ impl Run<'_> {
         Ok(())
     }
 
+    //= docs/spec/replication.md#start
+    //# A start MUST make the hidden and the secondary disk writable where they were read-only, and
+    //# remember that.
     /// R36.
     pub(super) async fn reopen_writable(&self, member: &Rc<Member>) -> Result<(), Error> {
         let chain = member.chain()?;
@@ -93,6 +104,9 @@ impl Run<'_> {
         Ok(())
     }
 
+    //= docs/spec/replication.md#start
+    //# A start MUST attach the hidden and the secondary disk to the filter as children called
+    //# `hidden disk` and `secondary disk`.
     /// R37.
     pub(super) async fn attach_buffers(&self, member: &Rc<Member>) -> Result<(), Error> {
         let chain = member.chain()?;
@@ -131,6 +145,9 @@ impl Run<'_> {
         close_all(&gone).await
     }
 
+    //= docs/spec/replication.md#start
+    //# While replication runs, operations on the top node other than I/O, new exports and changes
+    //# of its children MUST be refused with the reason.
     /// R38, R40.
     pub(super) fn block_top(&self, member: &Rc<Member>) -> Result<(), Error> {
         let edits = &self.group.inner.edits;
@@ -142,6 +159,8 @@ impl Run<'_> {
         Ok(())
     }
 
+    //= docs/spec/replication.md#stop
+    //# A top node that is gone by then MUST NOT keep a stop from tidying up.
     pub(super) fn unblock_top(&self, member: &Rc<Member>) {
         if let Some(blocker) = member.blocker.take() {
             self.group.inner.edits.with(|graph| graph.unblock(blocker));
@@ -218,6 +237,12 @@ impl Run<'_> {
     }
 }
 
+//= docs/spec/replication.md#options
+//# `top-id` MUST be kept as it was written and looked up at start only: the node it names need not
+//# exist before.
+//= docs/spec/replication.md#start
+//# A start MUST be refused unless `top-id` names an existing node without parents other than
+//# exports, with the filter in its tree.
 /// The node `top-id` names, if it is a root node above the filter.
 fn find_top(graph: &Graph, member: &Member) -> Option<Rc<Node>> {
     let top = graph.node(member.driver().top_id()?)?;
@@ -237,6 +262,11 @@ async fn set_stage(member: &Member, stage: OverlayStage) -> Result<(), Error> {
     Ok(())
 }
 
+//= docs/spec/replication.md#start
+//# A start MUST be refused if an overlay is marked "contents unknown".
+//= docs/spec/replication.md#close-and-restart
+//# A secondary that ended uncleanly in RUNNING MUST be found "contents unknown" and refuse to start
+//# until its overlays are created anew.
 /// Overlays that may not be emptied, because they may hold the only copy of something.
 fn check_contents(overlay: &Node) -> Result<(), Error> {
     let Some(header) = overlay.driver().capabilities().overlay_state else {

@@ -12,6 +12,9 @@ use replication::{Role, Stage};
 use std::rc::Rc;
 
 impl Group {
+    //= docs/spec/replication.md#commands
+    //# `query-xen-replication-status` MUST answer with `error` true and a description if any
+    //# replication node has an error, and with `error` false otherwise.
     /// Whether any filter has an error: the newest first, as QEMU does (R78 to R80).
     pub(crate) fn status(&self) -> ReplicationStatus {
         let members = self.members();

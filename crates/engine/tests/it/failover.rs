@@ -18,6 +18,16 @@ fn slow() -> serde_json::Value {
     json!({ "x-ai-delay": [{ "iotype": "flush", "delay-ns": 3_600_000_000_000_u64 }] })
 }
 
+//= docs/spec/replication.md#commit
+//= type=test
+//# The commit MUST be visible as a job with progress and end with an event.
+//= docs/spec/replication.md#commands
+//= type=test
+//# Changes of stage MUST be reported by an event that names the node.
+//= docs/spec/replication.md#commit
+//= type=test
+//# A commit that ends well MUST replace active by the secondary disk for everyone above, detach the
+//# extra children, and end in DONE without error.
 #[test]
 fn the_commit_is_a_job_with_events() {
     run(async |dir| {
@@ -113,6 +123,10 @@ async fn reborn(dir: &Dir) -> Daemon {
     daemon
 }
 
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# A filter that is opened over overlays recorded in FAILOVER MUST resume the commit and refuse
+//# writers of the secondary disk.
 #[test]
 fn a_commit_that_a_crash_interrupted_is_resumed() {
     let dir = Dir::new();
@@ -138,6 +152,13 @@ fn a_commit_that_a_crash_interrupted_is_resumed() {
     });
 }
 
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST be refused if an overlay is marked "contents unknown".
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# A secondary that ended uncleanly in RUNNING MUST be found "contents unknown" and refuse to start
+//# until its overlays are created anew.
 #[test]
 fn overlays_of_an_unclean_end_are_refused() {
     let dir = Dir::new();
@@ -172,6 +193,9 @@ fn an_orderly_end_stops_replication_and_leaves_clean_overlays() {
     });
 }
 
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# Closing in FAILOVER MUST wait for the commit, bounded, or leave it such that it can be resumed.
 #[test]
 fn an_orderly_end_in_failover_finishes_the_commit() {
     let dir = Dir::new();

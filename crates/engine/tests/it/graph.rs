@@ -40,6 +40,10 @@ fn a_node_comes_and_goes_with_what_is_described_inside_it() {
     });
 }
 
+//= docs/spec/replication.md#options
+//= type=test
+//# A refused node MUST leave nothing behind: no node, no entry among the replication nodes, no
+//# error in their status.
 #[test]
 fn what_cannot_be_added_leaves_nothing_behind() {
     run(async |dir| {

@@ -59,6 +59,10 @@ fn a_checkpoint_moves_the_view_to_the_primarys_contents() {
     });
 }
 
+//= docs/spec/replication.md#failover
+//= type=test
+//# After failover the guest MUST read what the last checkpoint held, overlaid with its own writes
+//# since, and nothing the primary wrote after that checkpoint.
 #[test]
 fn a_failover_rolls_the_primary_back_and_keeps_the_guests_own_writes() {
     run(async |dir| {
@@ -132,6 +136,10 @@ fn a_writer_that_takes_its_leave_is_not_lost() {
     });
 }
 
+//= docs/spec/replication.md#failover
+//= type=test
+//# A promoted secondary MUST be able to serve as a primary in the same process: a start in mode
+//# `primary` starts only the new filter.
 #[test]
 fn a_promoted_secondary_becomes_the_primary_of_a_new_pair() {
     run(async |dir| {
@@ -180,6 +188,9 @@ fn an_orderly_end_of_the_secondary_keeps_all_that_was_sent() {
     });
 }
 
+//= docs/spec/replication.md#losses
+//= type=test
+//# Removing a child MUST NOT wait for its peer.
 #[test]
 fn a_child_whose_peer_hangs_is_removed_at_once() {
     run(async |dir| {
@@ -254,6 +265,10 @@ fn a_request_that_comes_while_a_checkpoint_drains_waits_for_its_end() {
     });
 }
 
+//= docs/spec/replication.md#checkpoint
+//= type=test
+//# A checkpoint MUST hold new requests to all exports of all disks, drain what is in flight, reads
+//# of the view included, switch all disks, and only then let requests in.
 /// A writer goes through the disk again and again, each time with the next byte; whatever a
 /// checkpoint catches is a beginning of one pass over the pass before.
 #[test]

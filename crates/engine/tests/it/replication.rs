@@ -11,6 +11,27 @@ async fn broken(daemon: &Daemon, options: serde_json::Value) -> String {
     daemon.start(false).await.unwrap_err()
 }
 
+//= docs/spec/replication.md#options
+//= type=test
+//# Opening a node MUST NOT check its chain, lengths or formats: that is the start's business.
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST check in this order and return the first error: already ended (success, nothing
+//# done), already running, wrong mode, then the chain.
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST be refused if the active disk has no backing disk.
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST be refused if the hidden disk has no backing disk.
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST be refused if nobody has the secondary disk in use, that is, if no export of it
+//# exists.
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST be refused unless `top-id` names an existing node without parents other than
+//# exports, with the filter in its tree.
 #[test]
 fn a_start_checks_the_chain() {
     let filter = |top: &str, file: serde_json::Value| {
@@ -78,6 +99,21 @@ fn a_failed_start_is_undone_and_can_be_retried() {
     });
 }
 
+//= docs/spec/replication.md#permissions
+//= type=test
+//# A new writer directly on the secondary disk MUST be refused while copy-before-write is in place,
+//# with both nodes and the permission in the error.
+//= docs/spec/replication.md#permissions
+//= type=test
+//# Deleting the filter or a node of its chain while something is attached to it MUST be refused.
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST attach the hidden and the secondary disk to the filter as children called `hidden
+//# disk` and `secondary disk`.
+//= docs/spec/replication.md#start
+//= type=test
+//# While replication runs, operations on the top node other than I/O, new exports and changes of
+//# its children MUST be refused with the reason.
 #[test]
 fn while_running_the_chain_is_protected() {
     run(async |dir| {
@@ -132,6 +168,10 @@ fn while_running_the_chain_is_protected() {
     });
 }
 
+//= docs/spec/replication.md#stop
+//= type=test
+//# A stop of a secondary without failover MUST discard both overlays, keep everything the primary
+//# sent on the secondary disk, and end in DONE without error.
 #[test]
 fn a_stop_empties_the_buffers_and_restores_the_chain() {
     run(async |dir| {
@@ -165,6 +205,10 @@ fn zeroes_and_discards_of_the_primary_are_undone_too() {
     });
 }
 
+//= docs/spec/replication.md#copy-before-write
+//= type=test
+//# Data that the secondary's guest wrote MUST keep covering what the peer writes to the same place,
+//# until the next checkpoint.
 #[test]
 fn a_guests_write_is_kept_over_the_primarys() {
     run(async |dir| {

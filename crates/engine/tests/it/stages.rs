@@ -108,6 +108,10 @@ async fn secondary(dir: &Dir, stage: &str) -> Daemon {
     daemon
 }
 
+//= docs/spec/replication.md#commands
+//= type=test
+//# `query-xen-replication-status` MUST answer with `error` true and a description if any
+//# replication node has an error, and with `error` false otherwise.
 #[test]
 fn every_stage_of_a_primary() {
     let mut table = String::new();
@@ -222,6 +226,10 @@ fn every_stage_of_a_secondary_before_a_failover() {
     .assert_eq(&secondary_table(&["none", "running", "done, stopped"]));
 }
 
+//= docs/spec/replication.md#commands
+//= type=test
+//# `query-xen-replication-status` MUST answer with `error` true and a description if any
+//# replication node has an error, and with `error` false otherwise.
 #[test]
 fn every_stage_of_a_secondary_from_a_failover_on() {
     expect![[r"

@@ -7,6 +7,14 @@ use crate::Error;
 use crate::define::{alternate, object, words};
 
 object! {
+    //= docs/spec/replication.md#options
+    //# The driver MUST accept `mode`, `top-id` and our own `x-ai-forward-timeout`, and refuse every
+    //# other option by name.
+    //= docs/spec/replication.md#options
+    //# A node without `mode` MUST be refused with an error that names the missing option.
+    //= docs/spec/replication.md#options
+    //# A `mode` other than `primary` or `secondary` MUST be refused with an error that names the
+    //# value.
     /// Options of `replication`.
     pub struct ReplicationOptions {
         /// The child: on the primary the link to the secondary, on the secondary the active disk.
@@ -52,12 +60,17 @@ impl ReplicationOptions {
     pub fn role(&self) -> Result<ReplicationRole, Error> {
         match (self.mode, &self.top_id) {
             (ReplicationMode::Primary, None) => Ok(ReplicationRole::Primary),
+            //= docs/spec/replication.md#options
+            //# A node of mode `primary` with a `top-id` MUST be refused.
             (ReplicationMode::Primary, Some(_)) => Err(Error::generic(
                 "The primary side does not support option top-id",
             )),
             (ReplicationMode::Secondary, Some(top_id)) => Ok(ReplicationRole::Secondary {
                 top_id: top_id.clone(),
             }),
+            //= docs/spec/replication.md#options
+            //# A node of mode `secondary` without a `top-id` MUST be refused with an error that
+            //# names the missing option.
             (ReplicationMode::Secondary, None) => Err(Error::generic("Missing the option top-id")),
         }
     }

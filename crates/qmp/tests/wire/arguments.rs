@@ -126,6 +126,13 @@ fn options_are_written_as_they_were_read() {
     assert_eq!(serde_json::to_value(options).unwrap(), arguments);
 }
 
+//= docs/spec/replication.md#options
+//= type=test
+//# A node of mode `primary` with a `top-id` MUST be refused.
+//= docs/spec/replication.md#options
+//= type=test
+//# A node of mode `secondary` without a `top-id` MUST be refused with an error that names the
+//# missing option.
 #[test]
 fn a_replication_node_has_a_top_exactly_when_it_is_secondary() {
     let role = |mode: &str, top: Option<&str>| {
