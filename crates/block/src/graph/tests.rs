@@ -339,6 +339,22 @@ fn a_used_a_blocked_and_an_unknown_node_cannot_be_deleted() {
     assert!(graph.is_empty());
 }
 
+//= docs/spec/replication.md#stop
+//= type=test
+//# A top node that is gone by then MUST NOT keep a stop from tidying up.
+#[test]
+fn a_block_is_taken_off_a_node_that_has_gone_as_well() {
+    let mut graph = build(&["disk file", "top quorum children.0=disk"]);
+    let top = graph.node("top").unwrap();
+    let blocker = graph.block(&top, "in use");
+    drop(top);
+    step(&mut graph, "disown top").unwrap();
+    assert!(graph.node("top").is_none());
+    graph.unblock(blocker);
+    step(&mut graph, "top quorum children.0=disk").unwrap();
+    step(&mut graph, "delete top").unwrap();
+}
+
 #[test]
 fn names_are_unique() {
     let mut graph = build(&["disk file"]);

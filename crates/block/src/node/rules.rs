@@ -61,6 +61,9 @@ impl Node {
         flags: WriteFlags,
     ) -> Result<(), Error> {
         let alignment = limits.request_alignment;
+        //= docs/spec/replication.md#requests
+        //# A FUA write MUST be carried out as a write followed by a flush where the child has no
+        //# FUA of its own.
         let driver_flags = WriteFlags {
             fua: flags.fua && limits.fua,
             ..flags

@@ -69,6 +69,10 @@ fn a_buffered_request_is_answered_the_first_time_it_is_polled() {
     });
 }
 
+//= docs/spec/replication.md#requests
+//= type=test
+//# A request that is not aligned to the driver's blocks MUST leave every byte outside its range as
+//# it was.
 #[test]
 fn an_odd_sized_disk_under_direct_io_is_served_byte_by_byte_and_keeps_its_size() {
     let length = 10_000;

@@ -638,3 +638,77 @@ fn children_are_shared_for_everything_but_resize() {
     );
     assert_eq!(Duration::from_secs(5), FORWARD_TIMEOUT);
 }
+
+//= docs/spec/replication.md#options
+//= type=test
+//# The driver MUST be called `replication` and count as a filter: it has one filtered child,
+//# `file`, and passes its length and block status through.
+#[test]
+fn a_filter_has_one_filtered_child_and_shows_its_length_and_allocation() {
+    let world = World::new(11);
+    let secondary = Secondary::new(&world);
+    let it = secondary.clone();
+    world.run(async move {
+        write(&it.rep, range(4096, 8192), 1).await.unwrap();
+        let whole = range(0, LENGTH);
+        let shown = it.rep.block_status(whole).await.unwrap();
+        assert_eq!(shown, it.active.block_status(whole).await.unwrap());
+        assert_eq!(shown.len(), 3, "{shown:?}");
+    });
+    let driver = secondary.rep.driver();
+    let children = driver.children();
+    let filtered = children.iter().filter(|c| c.role() == ChildRole::Filtered);
+    let filtered: Vec<&str> = filtered.map(|child| child.name()).collect();
+    assert_eq!((driver.name(), filtered), ("replication", vec!["file"]));
+    assert_eq!(secondary.rep.length(), LENGTH);
+}
+
+//= docs/spec/replication.md#requests
+//= type=test
+//# A FUA write MUST be carried out as a write followed by a flush where the child has no FUA of its
+//# own.
+#[test]
+fn a_fua_write_is_followed_by_a_flush_where_the_peer_has_no_fua() {
+    let world = World::new(12);
+    let (rep, remote) = primary(&world);
+    filter(&rep).set_stage(Stage::Running);
+    world.run(async move {
+        let flags = WriteFlags {
+            fua: true,
+            ..WriteFlags::default()
+        };
+        rep.write(512, fill(512, 1), flags).await.unwrap();
+    });
+    assert_eq!(
+        remote.log(),
+        [
+            Entry::Write(512, fill(512, 1)),
+            Entry::FlushBegin(0),
+            Entry::FlushEnd(0),
+        ]
+    );
+}
+
+//= docs/spec/replication.md#after-a-failed-failover
+//= type=test
+//# The first run that fails MUST end the write with its error; runs before it stay written.
+#[test]
+fn the_first_run_that_fails_ends_a_write_and_those_before_it_stay() {
+    let world = World::new(13);
+    let secondary = Secondary::new(&world);
+    let mut expected = secondary.view();
+    let it = secondary.clone();
+    world.run(async move {
+        write(&it.rep, range(0, 4096), 1).await.unwrap();
+        write(&it.rep, range(8192, 12288), 1).await.unwrap();
+    });
+    secondary.failover();
+    filter(&secondary.rep).set_stage(Stage::FailoverFailed);
+    secondary.disks.disk.fail_next(Op::Write, 28);
+    let it = secondary.clone();
+    let error = world.run(async move { write(&it.rep, range(0, 12288), 2).await.unwrap_err() });
+    assert_eq!((error.errno(), error.node()), (28, Some("secondary")));
+    expected[..4096].fill(2);
+    expected[8192..12288].fill(1);
+    same(&secondary.view(), &expected, 13);
+}

@@ -46,7 +46,7 @@ impl Group {
         drop(run);
         self.inner.busy.set(false);
         self.serve_reports();
-        result.map_err(|troubles| qmp::Error::generic(in_words(&troubles)))
+        result.map_err(|troubles| qmp::Error::generic(in_words(&troubles, members)))
     }
 
     /// Something happened to a filter: serves it now, or after the command that is on its way.
@@ -235,14 +235,20 @@ impl Run<'_> {
     }
 }
 
+//= docs/spec/replication.md#commands
+//# Errors of these commands MUST be of class `GenericError` and name the replication node.
 /// All that went wrong, in the order in which it did; the same words once.
-fn in_words(troubles: &[Trouble<String, Error>]) -> String {
+fn in_words(troubles: &[Trouble<String, Error>], members: &[Rc<Member>]) -> String {
     let mut words: Vec<String> = Vec::new();
     for trouble in troubles {
         let line = match trouble {
             Trouble::Refused(node, refused) => refusal(node, *refused),
             Trouble::Failed(node, _, error) => format!("node '{node}': {}", describe(error)),
-            Trouble::NotDrained(error) => describe(error),
+            Trouble::NotDrained(error) => {
+                let names = members.iter().rev().map(|m| format!("node '{}'", m.name()));
+                let names: Vec<String> = names.collect();
+                format!("{}: {}", names.join(", "), describe(error))
+            }
         };
         if !words.contains(&line) {
             words.push(line);

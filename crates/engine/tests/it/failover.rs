@@ -57,6 +57,15 @@ fn the_commit_is_a_job_with_events() {
             BLOCK_JOB_COMPLETED {"device":"#commit-rep","len":2097152,"offset":2097152,"speed":0,"type":"commit"}
             JOB_STATUS_CHANGE {"id":"#commit-rep","status":"null"}"##]].assert_eq(&events.join("\n"));
         assert_eq!(daemon.ok("query-block-jobs", json!({})).await, json!([]));
+        assert_eq!(daemon.status().await, json!({ "error": false }));
+        expect_test::expect![[r#"
+            (unused)
+              -: top (quorum)
+                children.0 [----]: rep (replication)
+                  file [rw--]: sec (blkdebug)
+                    image [rw--]: #block000 (file)
+        "#]]
+        .assert_eq(&daemon.engine.dump());
     });
 }
 
@@ -141,6 +150,9 @@ fn a_commit_that_a_crash_interrupted_is_resumed() {
             .err("block-export-del", json!({ "id": "sec0" }))
             .await;
         assert_eq!(error, "Export 'sec0' is not found", "it was fenced");
+        let writer = json!({ "type": "nbd", "id": "w", "node-name": "sec", "writable": true });
+        let error = daemon.err("block-export-add", writer).await;
+        assert!(error.contains("takes no writers"), "{error}");
         daemon.until("rep", "done").await;
         // 0x44 was not flushed: it may be there or not, but the same everywhere.
         let view = daemon.view("top").await;
@@ -172,6 +184,12 @@ fn overlays_of_an_unclean_end_are_refused() {
         let daemon = reborn(dir).await;
         let error = daemon.start(false).await.unwrap_err();
         assert!(error.contains("contents are unknown"), "{error}");
+        let top = json!({ "node-name": "top" });
+        daemon.ok("blockdev-del", top).await;
+        daemon.empty("act.ovl");
+        daemon.empty("hid.ovl");
+        daemon.chain("").await;
+        daemon.start(false).await.unwrap();
     });
 }
 

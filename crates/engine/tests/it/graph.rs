@@ -44,6 +44,10 @@ fn a_node_comes_and_goes_with_what_is_described_inside_it() {
 //= type=test
 //# A refused node MUST leave nothing behind: no node, no entry among the replication nodes, no
 //# error in their status.
+//= docs/spec/replication.md#options
+//= type=test
+//# A node without a `file` child, or whose `file` child cannot be opened, MUST be refused with the
+//# error of that child before its other options are looked at.
 #[test]
 fn what_cannot_be_added_leaves_nothing_behind() {
     run(async |dir| {
@@ -64,6 +68,8 @@ fn what_cannot_be_added_leaves_nothing_behind() {
             json!({ "driver": "replication", "node-name": "r", "mode": "secondary", "file": "a" }),
             json!({ "driver": "replication", "node-name": "r", "mode": "primary", "top-id": "a",
                 "file": "a" }),
+            json!({ "driver": "replication", "node-name": "r", "mode": "primary", "top-id": "a",
+                "file": "nope" }),
         ];
         let mut said = String::new();
         for options in cases {
@@ -82,8 +88,12 @@ fn what_cannot_be_added_leaves_nothing_behind() {
             Could not open node 'q': threshold may not exceed children count
             Missing the option top-id
             The primary side does not support option top-id
+            Cannot find device='nope' nor node-name='nope'
         "]].assert_eq(&said);
         assert_eq!(daemon.engine.dump(), "(unused)\n  -: a (null-co)\n");
+        let filters = daemon.ok("x-ai-query-replication", json!({})).await;
+        assert_eq!(filters, json!([]));
+        assert_eq!(daemon.status().await, json!({ "error": false }));
     });
 }
 

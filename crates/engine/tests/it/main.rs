@@ -6,6 +6,8 @@ mod exports;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod filter;
+#[cfg(test)]
 mod graph;
 #[cfg(test)]
 mod pair;

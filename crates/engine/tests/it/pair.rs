@@ -1,7 +1,7 @@
 //! A primary and a secondary, joined by NBD: quorum, replication filter and client on one side, the
 //! exported disk with overlays on the other.
 
-use crate::support::{Daemon, Dir, run};
+use crate::support::{Daemon, Dir, life, run};
 use engine::Options;
 use futures_util::future::{Either, join, select};
 use serde_json::{Value, json};
@@ -120,6 +120,33 @@ fn a_lost_writer_ends_checkpoints_but_not_failover() {
     });
 }
 
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# Closing a secondary that has lost a writer or its protection MUST keep the overlays' contents
+//# and make them durable.
+#[test]
+fn closing_after_a_lost_writer_keeps_what_the_guest_saw() {
+    let dir = Dir::new();
+    life(&dir, async |dir| {
+        let (primary, secondary) = pair(dir).await;
+        primary.write("colo", 0x22, (0, 1)).await;
+        secondary.checkpoint().await.unwrap();
+        primary.write("colo", 0x44, (1, 2)).await;
+        secondary.write("top", 0x33, (2, 3)).await;
+        secondary.ok("nbd-server-stop", json!({})).await;
+        assert_eq!(secondary.view("top").await, "22 11 33 11");
+        secondary.end().await.unwrap();
+    });
+    life(&dir, async |dir| {
+        let daemon = dir.daemon();
+        let sec = json!({ "driver": "file", "node-name": "sec", "filename": dir.file("sec.raw") });
+        daemon.ok("blockdev-add", sec).await;
+        daemon.chain("").await;
+        assert_eq!(daemon.view("act").await, "22 11 33 11");
+        assert_eq!(daemon.view("sec").await, "22 44 11 11");
+    });
+}
+
 #[test]
 fn a_writer_that_takes_its_leave_is_not_lost() {
     run(async |dir| {
@@ -206,6 +233,9 @@ fn a_child_whose_peer_hangs_is_removed_at_once() {
     });
 }
 
+//= docs/spec/replication.md#commands
+//= type=test
+//# Errors of these commands MUST be of class `GenericError` and name the replication node.
 #[test]
 fn a_checkpoint_that_cannot_drain_gives_up_and_names_who_is_busy() {
     run(async |dir| {
@@ -225,7 +255,7 @@ fn a_checkpoint_that_cannot_drain_gives_up_and_names_who_is_busy() {
         };
         let error = checkpoint.unwrap_err();
         assert!(
-            error.contains("qemu-io has 1 requests in flight"),
+            error.starts_with("node 'rep': ") && error.contains("qemu-io has 1 requests in flight"),
             "{error}"
         );
         assert_eq!(secondary.stage("rep").await, "running");

@@ -47,7 +47,13 @@ fn a_start_checks_the_chain() {
         })
     };
     let mut said = String::new();
-    for case in ["no backing", "one backing", "no export", "no top"] {
+    for case in [
+        "no backing",
+        "one backing",
+        "no export",
+        "no top",
+        "other top",
+    ] {
         run(async |dir| {
             let daemon = dir.daemon();
             let image = daemon.image("disk.raw", 0x11);
@@ -59,6 +65,11 @@ fn a_start_checks_the_chain() {
                 "no backing" => filter("bad", json!("disk")),
                 "one backing" => filter("bad", overlay(&one, json!("disk"))),
                 "no top" => filter("nope", chain),
+                "other top" => {
+                    let other = json!({ "driver": "null-co", "node-name": "other" });
+                    daemon.ok("blockdev-add", other).await;
+                    filter("other", chain)
+                }
                 _ => filter("bad", chain),
             };
             if case != "no export" {
@@ -66,13 +77,16 @@ fn a_start_checks_the_chain() {
                 daemon.export("e", "disk", true).await;
             }
             writeln!(said, "{case}: {}", broken(&daemon, options).await).unwrap();
+            let error = daemon.start(true).await.unwrap_err();
+            assert!(error.contains("needs mode 'secondary'"), "{error}");
         });
     }
     expect![[r"
         no backing: node 'bad': Active disk doesn't have backing file
         one backing: node 'bad': Hidden disk doesn't have backing file
-        no export: node 'bad': The secondary disk doesn't have block backend
+        no export: node 'bad': The secondary disk doesn't have block backend: export node 'disk' first
         no top: node 'bad': No top_bs or it is invalid
+        other top: node 'bad': No top_bs or it is invalid
     "]]
     .assert_eq(&said);
 }
@@ -121,7 +135,7 @@ fn while_running_the_chain_is_protected() {
         daemon.secondary(0x11).await;
         daemon.start(false).await.unwrap();
         let mut said = String::new();
-        for node in ["top", "sec", "hid", "act"] {
+        for node in ["top", "sec", "hid", "act", "rep"] {
             let arguments = json!({ "node-name": node });
             said += &daemon.err("blockdev-del", arguments).await;
             said += "\n";
@@ -133,6 +147,7 @@ fn while_running_the_chain_is_protected() {
             Block device sec is in use by node 'hid'
             Block device hid is in use by node 'act'
             Block device act is in use by node 'rep'
+            Block device rep is in use by node 'top'
             Permission conflict on node 'sec': permissions 'write' are both required by block export 'x' (uses node 'sec' as 'root' child) and unshared by node '#block003' (uses node 'sec' as 'file' child)"]].assert_eq(&said);
         expect![[r"
             block export 'sec0' [rw--]
@@ -310,13 +325,24 @@ fn two_disks_take_one_checkpoint_and_fail_over_together() {
     });
 }
 
+//= docs/spec/replication.md#commands
+//= type=test
+//# `query-xen-replication-status` MUST answer with `error` true and a description if any
+//# replication node has an error, and with `error` false otherwise.
 #[test]
 fn a_failover_goes_on_where_one_disk_cannot_and_says_which() {
     run(async |dir| {
         let daemon = dir.daemon();
         daemon.secondary(0x11).await;
         daemon.start(false).await.unwrap();
+        assert_eq!(daemon.status().await, json!({ "error": false }));
         daemon.disk("2", 0x22, json!({})).await;
+        let status = daemon.status().await;
+        assert_eq!(status["error"], json!(true));
+        assert!(
+            status["desc"].as_str().unwrap().contains("'rep2'"),
+            "{status}"
+        );
         let error = daemon.stop(true).await.unwrap_err();
         assert_eq!(error, "replication node 'rep2': replication is not running");
         daemon.until("rep", "done").await;

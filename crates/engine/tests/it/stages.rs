@@ -50,7 +50,7 @@ fn said(text: &str) -> String {
     }
 }
 
-async fn primary(dir: &Dir, stage: &str) -> Daemon {
+pub(crate) async fn primary(dir: &Dir, stage: &str) -> Daemon {
     let daemon = dir.daemon();
     let disk = daemon.image("disk.raw", 0);
     let faults = json!([{ "event": "none", "iotype": "write", "sector": 2048 }]);
@@ -76,7 +76,7 @@ async fn primary(dir: &Dir, stage: &str) -> Daemon {
 
 /// The commit ends with a flush of the secondary disk: it is delayed to stay in FAILOVER, and fails
 /// to get to the stage after that.
-async fn secondary(dir: &Dir, stage: &str) -> Daemon {
+pub(crate) async fn secondary(dir: &Dir, stage: &str) -> Daemon {
     let daemon = dir.daemon();
     let rules = match stage {
         "failover" => json!({

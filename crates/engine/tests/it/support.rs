@@ -67,12 +67,8 @@ impl Dir {
 }
 
 impl Daemon {
-    /// Carries out a command, as it would arrive on the wire from a client of its own.
-    ///
-    /// # Errors
-    ///
-    /// The description of the error.
-    pub(crate) async fn qmp(&self, command: &str, arguments: Value) -> Result<Value, String> {
+    /// The reply to a command that arrives on the wire from a client of its own.
+    pub(crate) async fn reply(&self, command: &str, arguments: Value) -> Value {
         let line = json!({ "execute": command, "arguments": arguments }).to_string();
         let mut session = Session::new();
         session.handle_bytes(b"{'execute':'qmp_capabilities'}");
@@ -83,7 +79,16 @@ impl Daemon {
             session.reply(self.engine.execute(command).await);
         }
         let reply = session.poll_transmit().unwrap();
-        let reply: Value = serde_json::from_slice(&reply).unwrap();
+        serde_json::from_slice(&reply).unwrap()
+    }
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    ///
+    /// The description of the error.
+    pub(crate) async fn qmp(&self, command: &str, arguments: Value) -> Result<Value, String> {
+        let reply = self.reply(command, arguments).await;
         match reply.get("return") {
             Some(value) => Ok(value.clone()),
             None => Err(reply["error"]["desc"].as_str().unwrap().to_owned()),
@@ -210,6 +215,17 @@ impl Daemon {
 
     /// The same with a node of its own for hidden's file.
     pub(crate) async fn chain_with(&self, suffix: &str, hidden: Value) {
+        let active = self.dir.join(format!("act{suffix}.ovl"));
+        let active = json!({ "driver": "file", "filename": active });
+        let top = json!({
+            "driver": "quorum", "node-name": format!("top{suffix}"), "vote-threshold": 1,
+            "read-pattern": "fifo", "children": [self.filter(suffix, hidden, active)],
+        });
+        self.ok("blockdev-add", top).await;
+    }
+
+    /// The filter over overlays in the files described.
+    pub(crate) fn filter(&self, suffix: &str, hidden: Value, active: Value) -> Value {
         let name = |what: &str| format!("{what}{suffix}");
         for overlay in ["act", "hid"] {
             let file = format!("{overlay}{suffix}.ovl");
@@ -221,20 +237,13 @@ impl Daemon {
             "driver": "ai-overlay", "node-name": name("hid"), "backing": name("sec"),
             "file": hidden,
         });
-        let file = self.dir.join(format!("act{suffix}.ovl"));
         let active = json!({
-            "driver": "ai-overlay", "node-name": name("act"), "backing": hidden,
-            "file": { "driver": "file", "filename": file },
+            "driver": "ai-overlay", "node-name": name("act"), "backing": hidden, "file": active,
         });
-        let rep = json!({
+        json!({
             "driver": "replication", "node-name": name("rep"), "mode": "secondary",
             "top-id": name("top"), "file": active,
-        });
-        let top = json!({
-            "driver": "quorum", "node-name": name("top"), "vote-threshold": 1,
-            "read-pattern": "fifo", "children": [rep],
-        });
-        self.ok("blockdev-add", top).await;
+        })
     }
 
     pub(crate) async fn start(&self, primary: bool) -> Result<Value, String> {

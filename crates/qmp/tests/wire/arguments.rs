@@ -159,6 +159,49 @@ fn a_replication_node_has_a_top_exactly_when_it_is_secondary() {
     );
 }
 
+//= docs/spec/replication.md#options
+//= type=test
+//# The driver MUST accept `mode`, `top-id` and our own `x-ai-forward-timeout`, and refuse every
+//# other option by name.
+//= docs/spec/replication.md#options
+//= type=test
+//# A node without `mode` MUST be refused with an error that names the missing option.
+//= docs/spec/replication.md#options
+//= type=test
+//# A `mode` other than `primary` or `secondary` MUST be refused with an error that names the value.
+#[test]
+fn a_replication_node_takes_its_own_options_and_no_others() {
+    let all = json!({
+        "driver": "replication", "file": "f", "mode": "secondary", "top-id": "t",
+        "x-ai-forward-timeout": 7,
+    });
+    let BlockdevDriver::Replication(options) = driver(&all) else {
+        panic!("{all} adds a replication node");
+    };
+    assert_eq!(options.forward_timeout, Some(7));
+    let refused = [
+        (
+            json!({"driver": "replication", "top-id": "t"}),
+            "Parameter 'file' is missing",
+        ),
+        (
+            json!({"driver": "replication", "file": "f", "top-id": "t"}),
+            "Parameter 'mode' is missing",
+        ),
+        (
+            json!({"driver": "replication", "file": "f", "mode": "both"}),
+            "Parameter 'mode' does not accept value 'both'",
+        ),
+        (
+            json!({"driver": "replication", "file": "f", "mode": "primary", "vote-threshold": 1}),
+            "Parameter 'vote-threshold' is unexpected",
+        ),
+    ];
+    for (arguments, error) in refused {
+        assert_eq!(command("blockdev-add", &arguments).unwrap_err(), error);
+    }
+}
+
 #[test]
 fn the_booleans_of_xen_set_replication_spell_one_request() {
     let request = |enable, primary, failover: Option<bool>| {
