@@ -95,7 +95,7 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "OPTIONS")]
     pub(crate) nbd_server: Vec<String>,
 
-    /// Export a node: [type=]nbd,id=...,node-name=...[,name=...][,writable=on|off]
+    /// Export a node: type=nbd,id=...,node-name=...; also name=... and writable=on or off.
     #[arg(long, value_name = "OPTIONS")]
     pub(crate) export: Vec<String>,
 
