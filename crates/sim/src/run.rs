@@ -91,14 +91,13 @@ pub struct Broken {
 /// How often rare things happened.
 pub type Counters = BTreeMap<&'static str, u64>;
 
-/// A script on its way.
-pub struct Run<'a> {
-    subject: &'a dyn Subject,
-    executor: &'a Executor,
-    layout: &'a Layout,
-    model: RefCell<Model>,
-    /// Nothing has gone wrong yet.
-    calm: Cell<bool>,
+/// What has happened so far, as far as it decides what may happen next.
+#[derive(Default)]
+struct SoFar {
+    /// Something has gone wrong.
+    trouble: Cell<bool>,
+    /// A stop has been asked for.
+    stopping: Cell<bool>,
     /// The pair was stopped, not promoted: the view shows what the peer writes.
     stopped: Cell<bool>,
     /// A failover has been asked for.
@@ -106,6 +105,15 @@ pub struct Run<'a> {
     /// A failover has been answered.
     promoted: Cell<bool>,
     crashes: Cell<u64>,
+}
+
+/// A script on its way.
+pub struct Run<'a> {
+    subject: &'a dyn Subject,
+    executor: &'a Executor,
+    layout: &'a Layout,
+    model: RefCell<Model>,
+    so_far: SoFar,
     manager: RangeLock,
     in_flight: RefCell<Vec<(Writer, Request)>>,
     counters: RefCell<Counters>,
@@ -125,11 +133,7 @@ impl<'a> Run<'a> {
             executor,
             layout,
             model: RefCell::new(Model::new(&vec![first; layout.blocks()])),
-            calm: Cell::new(true),
-            stopped: Cell::new(false),
-            promoting: Cell::new(false),
-            promoted: Cell::new(false),
-            crashes: Cell::new(0),
+            so_far: SoFar::default(),
             manager: RangeLock::new(),
             in_flight: RefCell::default(),
             counters: RefCell::default(),
@@ -236,14 +240,14 @@ impl<'a> Run<'a> {
 
     /// After a promotion that is over the disk is the view; after a stop it is the peer's.
     fn judge_disk(&self) -> Result<(), String> {
-        if !self.promoted.get() && !self.stopped.get() {
+        if !self.so_far.promoted.get() && !self.so_far.stopped.get() {
             return Ok(());
         }
         let blocks = 0..self.layout.blocks();
         let tags = self.layout.tags(&blocks, &self.subject.disk());
         let mut model = self.model.borrow_mut();
         let called = model.tick();
-        let verdict = match (self.stopped.get(), self.crashes.get()) {
+        let verdict = match (self.so_far.stopped.get(), self.so_far.crashes.get()) {
             // What the peer has not flushed may be lost.
             (true, 1..) => Ok(()),
             (true, 0) => model.judge_disk(called, 0, &tags),

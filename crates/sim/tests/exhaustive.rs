@@ -1,7 +1,7 @@
 //! Every short sequence of operations on four clusters, on the real engine.
 //!
 //! Goal: no short sequence breaks a promise; most faults of replication need three operations.
-//! Method: all sequences of up to `SIM_STEPS` (3) of the operations below, each judged by the model
+//! Method: all sequences of up to `SIM_STEPS` (4) of the operations below, each judged by the model
 //! after every step.
 
 use sim::layout::Layout;
@@ -24,7 +24,7 @@ const OPERATIONS: [&str; 8] = [
 
 #[test]
 fn no_short_sequence_breaks_a_promise() {
-    let steps = env::var("SIM_STEPS").map_or(3, |text| text.parse().expect("a number"));
+    let steps = env::var("SIM_STEPS").map_or(4, |text| text.parse().expect("a number"));
     let stage = Stage {
         seed: 1,
         options: Options::orderly(),

@@ -29,11 +29,14 @@ impl Run<'_> {
         } else {
             None
         };
-        self.promoting
-            .set(self.promoting.get() || command == Command::Failover);
+        self.so_far
+            .promoting
+            .set(self.so_far.promoting.get() || command == Command::Failover);
+        let stopping = &self.so_far.stopping;
+        stopping.set(stopping.get() || command == Command::Stop);
         let result = self.subject.command(command).await;
         if command == Command::Failover && result.is_ok() && before != Stage::Done {
-            self.promoted.set(true);
+            self.so_far.promoted.set(true);
         }
         if let Some(called) = called {
             let verdict = match &result {
@@ -43,7 +46,7 @@ impl Run<'_> {
                 }
                 Err(_) => Checkpoint::Failed,
                 // Which of the two came first, nobody was told.
-                Ok(()) if self.promoting.get() => Checkpoint::Unknown,
+                Ok(()) if self.so_far.promoting.get() => Checkpoint::Unknown,
                 Ok(()) => Checkpoint::Done,
             };
             let stopped = command == Command::Stop && verdict == Checkpoint::Done;
@@ -51,7 +54,7 @@ impl Run<'_> {
             model.end_checkpoint(called, verdict);
             if stopped {
                 model.stopped();
-                self.stopped.set(true);
+                self.so_far.stopped.set(true);
             }
         }
         self.judge_command(command, before, result)
@@ -82,41 +85,58 @@ impl Run<'_> {
             Command::Start => before == Stage::None,
             Command::Checkpoint | Command::Stop | Command::Failover => before == Stage::Running,
         };
-        if legal && self.calm.get() {
+        if legal && !self.so_far.trouble.get() {
             return Err(format!("failed though nothing had gone wrong: {error}"));
         }
         Ok(Some(error))
     }
 
     pub(super) async fn mishap(&self, mishap: &Mishap) -> Result<Option<String>, String> {
-        self.calm.set(false);
+        self.so_far.trouble.set(true);
         let crash = matches!(mishap, Mishap::Kill | Mishap::PowerCut);
         let before = self.subject.stage();
         self.note_mishap(mishap, before);
-        if *mishap == Mishap::Kill {
-            self.model.borrow_mut().crash();
-        } else if crash {
-            self.model.borrow_mut().power_cut();
-        }
-        self.subject.mishap(mishap.clone()).await;
         if !crash {
+            self.subject.mishap(mishap.clone()).await;
             return Ok(None);
         }
+        if *mishap == Mishap::Kill {
+            self.model.borrow_mut().crash();
+        } else {
+            self.model.borrow_mut().power_cut();
+        }
+        let replicating = before == Stage::Running;
+        let called = replicating.then(|| self.model.borrow_mut().begin_checkpoint());
+        self.subject.mishap(mishap.clone()).await;
         let after = self.subject.stage();
+        if let Some(called) = called {
+            let started = after == Stage::Running;
+            let verdict = if started {
+                Checkpoint::Done
+            } else {
+                Checkpoint::Failed
+            };
+            self.model.borrow_mut().end_checkpoint(called, verdict);
+        }
         let promised = match (before, after) {
             // It is recorded before it is answered: it is resumed, or over.
             (Stage::Failover | Stage::FailoverFailed, Stage::Failover | Stage::Done) => true,
             (Stage::Failover | Stage::FailoverFailed, Stage::None) => true,
             (Stage::Running, Stage::Lost) => true,
-            (Stage::Running, Stage::Failover | Stage::Done) => self.promoting.get(),
+            // The stop had just recorded that the overlays hold nothing: they can be used again.
+            (Stage::Running, Stage::Running) => self.so_far.stopping.get(),
+            (Stage::Running, Stage::Failover | Stage::Done) => self.so_far.promoting.get(),
             (Stage::Done | Stage::None | Stage::Lost, _) => true,
             (_, _) => false,
         };
-        if promised {
-            return Ok(Some(format!("{after:?}")));
+        if !promised {
+            return Err(format!(
+                "was {before:?} before the crash, is {after:?} after it"
+            ));
         }
-        Err(format!(
-            "was {before:?} before the crash, is {after:?} after it"
-        ))
+        if matches!(after, Stage::None | Stage::Done) {
+            self.judge_disk()?;
+        }
+        Ok(Some(format!("{after:?}")))
     }
 }

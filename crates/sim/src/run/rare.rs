@@ -57,11 +57,14 @@ impl Run<'_> {
     pub(super) fn note_mishap(&self, mishap: &Mishap, before: Stage) {
         match mishap {
             Mishap::Kill | Mishap::PowerCut => {
-                let earlier = self.crashes.replace(self.crashes.get().saturating_add(1));
+                let earlier = self
+                    .so_far
+                    .crashes
+                    .replace(self.so_far.crashes.get().saturating_add(1));
                 match before {
                     Stage::Failover if earlier > 0 => self.count("double crash during the commit"),
                     Stage::Failover => self.count("crash during the commit"),
-                    Stage::Running if self.promoting.get() => {
+                    Stage::Running if self.so_far.promoting.get() => {
                         self.count("crash while failing over");
                     }
                     Stage::Running => self.count("crash while replicating"),

@@ -33,7 +33,7 @@ impl Run<'_> {
             let mut model = self.model.borrow_mut();
             model.flushed(from, called);
             // In and after a failover the guest's flush covers the disk below as well.
-            if self.promoted.get() {
+            if self.so_far.promoted.get() {
                 model.flushed(Writer::Peer, called);
             }
         }
@@ -95,7 +95,7 @@ impl Run<'_> {
         let verdict = match from {
             Writer::Guest => model.judge_view(called, blocks.start, &tags),
             // A failover makes the disk the view; a crash loses what was not flushed.
-            Writer::Peer if self.promoting.get() || self.crashes.get() > 0 => Ok(()),
+            Writer::Peer if self.so_far.promoting.get() || self.so_far.crashes.get() > 0 => Ok(()),
             Writer::Peer => model.judge_disk(called, blocks.start, &tags),
         };
         verdict.map_err(|Violation(what)| what)
@@ -109,12 +109,12 @@ impl Run<'_> {
         error: &str,
     ) -> Result<(), String> {
         let served = match (from, before) {
-            (Writer::Peer, Stage::Running) => !self.promoting.get(),
-            (Writer::Peer, Stage::Done) => self.stopped.get(),
+            (Writer::Peer, Stage::Running) => !self.so_far.promoting.get(),
+            (Writer::Peer, Stage::Done) => self.so_far.stopped.get(),
             (Writer::Guest, Stage::Running | Stage::Failover | Stage::Done) => true,
             (_, _) => false,
         };
-        if served && self.calm.get() {
+        if served && !self.so_far.trouble.get() {
             return Err(format!("failed though nothing had gone wrong: {error}"));
         }
         Ok(())
