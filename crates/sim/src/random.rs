@@ -19,6 +19,8 @@ const STEPS: u64 = 4;
 const ACTIONS: u64 = 24;
 /// How far apart the actions of a step begin, in microseconds.
 const SPAN: u64 = 3000;
+/// Blocks of `Layout::untearable` in the 4 KiB that are saved and allocated together.
+const CLUSTER: usize = 12;
 const EIO: i32 = 5;
 
 /// What goes wrong in a script.
@@ -158,12 +160,8 @@ impl Author<'_> {
     /// A few blocks near the end of a cluster; sometimes many, anywhere.
     fn blocks(&self) -> Range<usize> {
         let all = self.layout.blocks();
-        let per_cluster = 96; // 64 KiB of `Layout::untearable`
-        let clusters = all.div_ceil(per_cluster);
-        let edge = self
-            .rng
-            .index(clusters.saturating_add(1))
-            .saturating_mul(per_cluster);
+        let clusters = all.div_ceil(CLUSTER).saturating_add(1);
+        let edge = self.rng.index(clusters).saturating_mul(CLUSTER);
         let start = if self.rng.percent(20) {
             self.rng.index(all)
         } else {

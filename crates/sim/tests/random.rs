@@ -103,7 +103,7 @@ fn case(seed: u64) -> (Mood, Script) {
 }
 
 fn layout() -> Layout {
-    Layout::untearable((148 << 10) + 300)
+    Layout::untearable((36 << 10) + 300)
 }
 
 fn attempt(seed: u64, script: &Script) -> Played {
