@@ -1,10 +1,23 @@
 //! A secondary run by the real engine, a peer and a guest that reach it by the real NBD client.
 //!
 //! ```text
-//!  peer ──nbd──▶ export "disk" ──▶ disk ◀── hidden ◀── active ◀── replication ◀── top ◀── export "view" ◀──nbd── guest
+//!                      secondary
+//!  peer ════nbd═════▶ export "disk" ─▶ disk ◀─ hidden ◀─ active ◀─ filter ◀─ top
+//!                                                                              ▲
+//!                                                  guest ════nbd═════▶ export "view"
 //! ```
 //!
-//! Three hosts: the peer's writes and the guest's requests cross the simulated network.
+//! The peer is a client of its own, or the guest of a primary that the real engine runs, too:
+//!
+//! ```text
+//!           primary
+//!  peer ══▶ export "root" ─▶ quorum ─┬▶ local
+//!                                    └▶ forward ─▶ link ════nbd════▶ export "disk"
+//! ```
+//!
+//! Each has a host of its own; everything crosses the simulated network.
+
+mod set_up;
 
 use crate::layout::Layout;
 use crate::medium::Medium;
@@ -13,18 +26,16 @@ use crate::monitor::Monitor;
 use crate::run::{Answer, Stage, Subject};
 use crate::script::{Command, Mishap, Request};
 use crate::world::{Host, World};
-use block::{Error, Node, NodeOptions, WriteFlags, ZeroFlags};
+use block::{Error, Node, WriteFlags, ZeroFlags};
 use bytes::Bytes;
-use drivers::nbd::Nbd;
-use drivers::ports::{Address, Ports};
-use engine::Engine;
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-const PORT: u16 = 10809;
+/// The primary's disk.
+pub const LOCAL: &str = "local";
 /// How long a commit may take, in simulated time.
 const COMMIT: Duration = Duration::from_mins(1);
 /// How long a silence lasts before the peer gives the connection up.
@@ -42,12 +53,37 @@ pub enum Top {
     Quorum,
 }
 
+/// Who writes to the secondary disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A client that is told of every failure.
+    Client,
+    /// A primary, whose guest must not notice any.
+    Primary,
+}
+
+/// How a pair is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// What the guest's requests come through.
+    pub top: Top,
+    /// Who writes to the secondary disk.
+    pub peer: Peer,
+}
+
+/// The primary's host, which is dead in the end, and the line to its daemon.
+struct Primary {
+    host: Host,
+    monitor: Monitor,
+}
+
 /// The pair.
 pub struct Pair<'a> {
     world: &'a World,
     layout: &'a Layout,
-    top: Top,
+    build: Build,
     secondary: Host,
+    primary: Option<Primary>,
     /// The others' hosts live as long as the pair does.
     _hosts: [Host; 2],
     monitor: RefCell<Monitor>,
@@ -71,7 +107,7 @@ impl<'a> Pair<'a> {
     pub async fn new(
         world: &'a World,
         layout: &'a Layout,
-        top: Top,
+        build: Build,
         first: Tag,
     ) -> Result<Pair<'a>, String> {
         let secondary = world.host("secondary");
@@ -79,16 +115,32 @@ impl<'a> Pair<'a> {
         secondary.disks().put("disk", Medium::with_contents(&whole));
         secondary.disks().put("hidden", Medium::default());
         secondary.disks().put("active", Medium::default());
-        let (peer_host, guest_host) = (world.host("peer"), world.host("guest"));
-        let monitor = start_daemon(&secondary.ports(), top).await?;
+        let monitor = set_up::secondary(&secondary.ports(), build.top).await?;
+        let hosts = [world.host("peer"), world.host("guest")];
+        let [peer, guest] = &hosts;
+        let guest = set_up::client(&guest.ports(), "secondary", "view").await?;
+        let (primary, peer) = match build.peer {
+            Peer::Client => {
+                let disk = set_up::client(&peer.ports(), "secondary", "disk").await?;
+                (None, disk)
+            }
+            Peer::Primary => {
+                let host = world.host("primary");
+                host.disks().put("local", Medium::with_contents(&whole));
+                let monitor = set_up::primary(&host.ports()).await?;
+                let root = set_up::client(&peer.ports(), "primary", "root").await?;
+                (Some(Primary { host, monitor }), root)
+            }
+        };
         Ok(Pair {
             world,
             layout,
-            top,
+            build,
             secondary,
-            peer: client(&peer_host.ports(), "disk").await?,
-            guest: client(&guest_host.ports(), "view").await?,
-            _hosts: [peer_host, guest_host],
+            primary,
+            peer,
+            guest,
+            _hosts: hosts,
             monitor: RefCell::new(monitor),
             stage: Cell::new(Stage::None),
             cut_off: Cell::new(false),
@@ -155,32 +207,61 @@ impl<'a> Pair<'a> {
         Ok(None)
     }
 
+    /// What a manager does. It moves the view only while the primary has lost nothing, and stops the
+    /// primary first.
     async fn carry_out(&self, command: Command) -> Result<(), String> {
-        let (name, arguments) = match command {
-            Command::Start => (
-                "xen-set-replication",
-                json!({"enable": true, "primary": false}),
-            ),
-            Command::Checkpoint => ("xen-colo-do-checkpoint", json!({})),
-            Command::Stop => (
-                "xen-set-replication",
-                json!({"enable": false, "primary": false}),
-            ),
+        let replication = "xen-set-replication";
+        let result = match command {
+            Command::Start => {
+                let started = self.execute(replication, json!({"enable": true, "primary": false}));
+                started.await?;
+                let arguments = json!({"enable": true, "primary": true});
+                self.execute_on_primary(replication, arguments).await
+            }
+            Command::Checkpoint => {
+                self.check_primary().await?;
+                self.execute("xen-colo-do-checkpoint", json!({})).await
+            }
+            Command::Stop => {
+                self.check_primary().await?;
+                let arguments = json!({"enable": false, "primary": true});
+                self.execute_on_primary(replication, arguments).await?;
+                let arguments = json!({"enable": false, "primary": false});
+                self.execute(replication, arguments).await
+            }
             Command::Failover => {
                 self.cut_off.set(true);
                 let arguments = json!({"enable": false, "primary": false, "failover": true});
-                ("xen-set-replication", arguments)
+                self.execute(replication, arguments).await
             }
         };
-        let result = self.execute(name, arguments).await;
         self.look().await;
         result.map(drop)
+    }
+
+    async fn execute_on_primary(&self, name: &str, arguments: Value) -> Result<Value, String> {
+        match &self.primary {
+            None => Ok(Value::Null),
+            Some(primary) => primary.monitor.execute(name, &arguments).await,
+        }
+    }
+
+    async fn check_primary(&self) -> Result<(), String> {
+        let status = self.execute_on_primary("query-xen-replication-status", json!({}));
+        let status = status.await?;
+        match status.get("error").and_then(Value::as_bool) {
+            Some(true) => Err(format!("the primary has lost writes: {status}")),
+            Some(false) | None => Ok(()),
+        }
     }
 
     async fn go_wrong(&self, mishap: Mishap) {
         let (net, disks) = (self.world.internet(), self.secondary.disks());
         match mishap {
-            Mishap::Fault(fault) => disks.inject(fault),
+            Mishap::Fault(fault) => match &self.primary {
+                Some(primary) if fault.file == LOCAL => primary.host.disks().inject(fault),
+                _ => disks.inject(fault),
+            },
             Mishap::Space(bytes) => disks.limit_space(bytes),
             Mishap::Heal => {
                 disks.heal();
@@ -197,14 +278,21 @@ impl<'a> Pair<'a> {
             }
             Mishap::Lose(bytes) => {
                 self.cut_off.set(true);
-                net.cut("peer", "secondary", bytes);
+                net.cut(self.writer(), "secondary", bytes);
             }
             Mishap::Silence => {
                 self.cut_off.set(true);
-                net.silence("peer", "secondary");
+                net.silence(self.writer(), "secondary");
                 self.world.executor().sleep(PATIENCE).await;
-                net.cut("peer", "secondary", 0);
+                net.cut(self.writer(), "secondary", 0);
                 net.heal();
+            }
+            Mishap::PeerDies => {
+                self.cut_off.set(true);
+                match &self.primary {
+                    None => drop(net.cut("peer", "secondary", 0)),
+                    Some(primary) => primary.host.kill(),
+                }
             }
             Mishap::Hang(time) => {
                 self.secondary.stop();
@@ -217,6 +305,14 @@ impl<'a> Pair<'a> {
         }
     }
 
+    /// The host that writes to the secondary disk.
+    fn writer(&self) -> &'static str {
+        match self.build.peer {
+            Peer::Client => "peer",
+            Peer::Primary => "primary",
+        }
+    }
+
     /// Starts the secondary's daemon again; if that is killed in turn, whoever did so starts it. What
     /// it was doing decides what is left.
     async fn come_back(&self) {
@@ -226,7 +322,7 @@ impl<'a> Pair<'a> {
         self.starts.set(start);
         self.is_up.set(false);
         let before = self.stage.get();
-        let monitor = start_daemon(&self.secondary.ports(), self.top).await;
+        let monitor = set_up::secondary(&self.secondary.ports(), self.build.top).await;
         if self.starts.get() == start {
             match monitor {
                 Ok(monitor) => drop(self.monitor.replace(monitor)),
@@ -302,94 +398,12 @@ impl Subject for Pair<'_> {
         })
     }
 
+    fn peer_limit(&self) -> Option<Duration> {
+        let primary = self.build.peer == Peer::Primary;
+        primary.then_some(Duration::from_millis(4 * set_up::FORWARD_MS))
+    }
+
     fn disk(&self) -> Vec<u8> {
         self.secondary.disks().peek("disk").unwrap_or_default()
     }
-}
-
-/// Starts a daemon with the secondary's nodes and exports.
-async fn start_daemon(ports: &Ports, top: Top) -> Result<Monitor, String> {
-    let engine = Engine::new(ports.clone(), engine::Options::default());
-    let monitor = Monitor::new(engine, ports.runtime.clone());
-    for (name, arguments) in set_up(top) {
-        let result = monitor.execute(name, &arguments).await;
-        result.map_err(|error| format!("{name} {arguments}: {error}"))?;
-    }
-    Ok(monitor)
-}
-
-/// The secondary's command line, as commands.
-fn set_up(top: Top) -> Vec<(&'static str, Value)> {
-    let add = "blockdev-add";
-    let file = |name: &str, path: &str| {
-        (
-            add,
-            json!({"driver": "file", "node-name": name, "filename": path}),
-        )
-    };
-    let overlay = |name: &str, file: &str, backing: &str| {
-        let options = json!({
-            "driver": "ai-overlay", "node-name": name, "file": file, "backing": backing
-        });
-        (add, options)
-    };
-    let export = |id: &str, node: &str| {
-        let options = json!({
-            "type": "nbd", "id": id, "node-name": node, "name": id, "writable": true
-        });
-        ("block-export-add", options)
-    };
-    let top_id = match top {
-        Top::Plain => "filter",
-        Top::Quorum => "top",
-    };
-    let mut commands = vec![
-        file("disk", "disk"),
-        file("hidden-file", "hidden"),
-        file("active-file", "active"),
-        overlay("hidden", "hidden-file", "disk"),
-        overlay("active", "active-file", "hidden"),
-    ];
-    let server = json!({
-        "addr": {"type": "inet", "data": {"host": "0.0.0.0", "port": PORT.to_string()}}
-    });
-    commands.extend([
-        ("nbd-server-start", server),
-        export("disk", "disk"),
-        (
-            add,
-            json!({
-                "driver": "replication", "node-name": "filter", "mode": "secondary",
-                "top-id": top_id, "file": "active"
-            }),
-        ),
-    ]);
-    if top == Top::Quorum {
-        let quorum = json!({
-            "driver": "quorum", "node-name": "top", "vote-threshold": 1,
-            "read-pattern": "fifo", "children": ["filter"]
-        });
-        commands.push((add, quorum));
-    }
-    commands.push(export("view", top_id));
-    commands
-}
-
-/// A client of the secondary's export.
-async fn client(ports: &Ports, export: &str) -> Result<Rc<Node>, String> {
-    let options = drivers::nbd::Options {
-        server: Address::Inet {
-            host: "secondary".to_owned(),
-            port: PORT,
-        },
-        export: export.to_owned(),
-        reconnect_delay: Duration::ZERO,
-        open_timeout: Duration::from_secs(1),
-        read_only: false,
-        auto_read_only: false,
-    };
-    let driver = Nbd::open(ports, options)
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok(Node::new(export, Box::new(driver), NodeOptions::default()))
 }

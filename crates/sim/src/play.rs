@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::model::Tag;
-use crate::pair::{Pair, Top};
+use crate::pair::{Build, Pair};
 use crate::run::{Broken, Counters, Run, Subject};
 use crate::script::{Action, Command, Script};
 use crate::world::{Options, World};
@@ -19,8 +19,8 @@ pub struct Stage {
     pub options: Options,
     /// The disks' blocks.
     pub layout: Layout,
-    /// What the guest's requests come through.
-    pub top: Top,
+    /// How the pair is built.
+    pub build: Build,
 }
 
 /// How it went.
@@ -39,7 +39,7 @@ pub fn play(stage: &Stage, script: &Script) -> Played {
     let world = World::new(stage.seed, stage.options);
     let layout = &stage.layout;
     let result = world.run(async {
-        let pair = Pair::new(&world, layout, stage.top, FIRST).await?;
+        let pair = Pair::new(&world, layout, stage.build, FIRST).await?;
         if !starts(script) {
             pair.command(Command::Start).await?;
         }

@@ -6,6 +6,7 @@
 use crate::disk::{DiskOp, Effect, Fault};
 use crate::layout::Layout;
 use crate::model::{Tag, Writer};
+use crate::pair::LOCAL;
 use crate::rng::Rng;
 use crate::script::{Action, Command, Mishap, Request, Script, Step, Timed};
 use std::ops::Range;
@@ -186,10 +187,11 @@ impl Author<'_> {
             },
             Mood::Crashes if rng.percent(50) => Mishap::Kill,
             Mood::Crashes => Mishap::PowerCut,
-            Mood::Network => match rng.below(4) {
-                0 => Mishap::Silence,
-                1 => Mishap::Hang(rng.between(1, 20)),
-                2 => Mishap::Heal,
+            Mood::Network => match rng.below(12) {
+                0 => Mishap::PeerDies,
+                2 | 3 => Mishap::Silence,
+                4..=6 => Mishap::Hang(rng.between(1, 80)),
+                7 | 8 => Mishap::Heal,
                 _ => Mishap::Lose(rng.index(20_000)),
             },
         }
@@ -209,7 +211,9 @@ impl Author<'_> {
             Effect::Fail(EIO),
             Effect::Slow(Duration::from_millis(20)),
         ];
-        let file = *rng.pick(&["active", "hidden", "disk"]).unwrap_or(&"");
+        let file = *rng
+            .pick(&["active", "hidden", "disk", LOCAL])
+            .unwrap_or(&"");
         Fault {
             op: *rng.pick(&ops).unwrap_or(&DiskOp::Write),
             file: file.to_owned(),

@@ -45,6 +45,9 @@ pub trait Subject {
     /// The error that status shows, if any.
     fn error(&self) -> LocalBoxFuture<'_, Option<String>>;
 
+    /// If the peer must not notice what happens to the secondary: how long it may wait at most (I5).
+    fn peer_limit(&self) -> Option<Duration>;
+
     /// What the secondary disk holds, as a program on its host would read it.
     fn disk(&self) -> Vec<u8>;
 }
@@ -105,6 +108,8 @@ struct SoFar {
     /// A failover has been answered.
     promoted: Cell<bool>,
     crashes: Cell<u64>,
+    /// The peer is dead, or its own disk has failed.
+    peer_trouble: Cell<bool>,
 }
 
 /// A script on its way.
@@ -250,6 +255,8 @@ impl<'a> Run<'a> {
         let verdict = match (self.so_far.stopped.get(), self.so_far.crashes.get()) {
             // What the peer has not flushed may be lost.
             (true, 1..) => Ok(()),
+            // Nor does a primary send what its guest writes after the stop.
+            (true, 0) if self.subject.peer_limit().is_some() => Ok(()),
             (true, 0) => model.judge_disk(called, 0, &tags),
             (false, _) => model.judge_view(called, 0, &tags),
         };

@@ -16,6 +16,7 @@
 //! | `kill`, `power-cut` | the secondary dies and comes up again |
 //! | `lose 100` | the peer's connection is lost after 100 more bytes |
 //! | `silence`, `hang 50` | the peer is not heard any more; the secondary stands still for 50 ms |
+//! | `peer-dies` | the peer is killed, for good |
 
 use crate::disk::{DiskOp, Effect, Fault};
 use crate::model::{Tag, Writer};
@@ -97,8 +98,10 @@ pub enum Mishap {
     PowerCut,
     /// The peer's connection is lost after so many more bytes.
     Lose(usize),
-    /// What the peer sends does not arrive any more.
+    /// What the peer sends does not arrive any more; it gives up and connects anew.
     Silence,
+    /// The peer is killed, for good.
+    PeerDies,
     /// The secondary stands still for so many milliseconds.
     Hang(u64),
 }
@@ -172,6 +175,7 @@ fn parse_mishap(words: &[&str]) -> Result<Mishap, Unreadable> {
         ["power-cut"] => Mishap::PowerCut,
         ["lose", bytes] => Mishap::Lose(number(bytes)?),
         ["silence"] => Mishap::Silence,
+        ["peer-dies"] => Mishap::PeerDies,
         ["hang", time] => Mishap::Hang(number(time)?),
         _ => return Err(unreadable("action", &words.join(" "))),
     })
@@ -300,6 +304,7 @@ impl fmt::Display for Mishap {
             Mishap::PowerCut => f.write_str("power-cut"),
             Mishap::Lose(bytes) => write!(f, "lose {bytes}"),
             Mishap::Silence => f.write_str("silence"),
+            Mishap::PeerDies => f.write_str("peer-dies"),
             Mishap::Hang(time) => write!(f, "hang {time}"),
         }
     }
@@ -350,9 +355,9 @@ mod tests {
                     | fault hidden write 28 skip 1 times 2 & fault disk sync lie skip 0 times 1 \
                     | fault active read rot skip 0 times 1 & fault disk write slow:5 skip 0 times 1 \
                     | fault disk write misdirect:512 skip 0 times 1 | space 4096 | heal | kill \
-                    | power-cut | lose 100 | silence & hang 50";
+                    | power-cut | lose 100 | silence & hang 50 | peer-dies";
         let script: Script = text.parse().unwrap();
-        assert_eq!(script.0.len(), 16);
+        assert_eq!(script.0.len(), 17);
         assert_eq!(script.to_string(), text);
     }
 

@@ -5,7 +5,7 @@
 //! after every step.
 
 use sim::layout::Layout;
-use sim::pair::Top;
+use sim::pair::{Build, Peer, Top};
 use sim::play::{Stage, play};
 use sim::script::Script;
 use sim::world::Options;
@@ -29,7 +29,10 @@ fn no_short_sequence_breaks_a_promise() {
         seed: 1,
         options: Options::orderly(),
         layout: Layout::equal(4, 65536),
-        top: Top::Plain,
+        build: Build {
+            top: Top::Plain,
+            peer: Peer::Client,
+        },
     };
     let mut tried = 0;
     for length in 1..=steps {

@@ -195,6 +195,10 @@ impl Subject for Layers<'_> {
         Box::pin(async { None })
     }
 
+    fn peer_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn disk(&self) -> Vec<u8> {
         let disk = self.disk.borrow();
         let blocks = disk.iter().enumerate();

@@ -8,7 +8,7 @@
 
 use sim::layout::Layout;
 use sim::minimise::minimise;
-use sim::pair::Top;
+use sim::pair::{Build, Peer, Top};
 use sim::play::{Played, Stage, play};
 use sim::random::{self, Mood};
 use sim::rng::Rng;
@@ -111,10 +111,17 @@ fn attempt(seed: u64, script: &Script) -> Played {
         seed,
         options: Options::unruly(),
         layout: layout(),
-        top: if seed.is_multiple_of(2) {
-            Top::Quorum
-        } else {
-            Top::Plain
+        build: Build {
+            top: if seed.is_multiple_of(2) {
+                Top::Quorum
+            } else {
+                Top::Plain
+            },
+            peer: if seed.is_multiple_of(3) {
+                Peer::Primary
+            } else {
+                Peer::Client
+            },
         },
     };
     play(&stage, script)

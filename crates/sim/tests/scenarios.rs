@@ -8,7 +8,7 @@
 
 use expect_test::{Expect, expect};
 use sim::layout::Layout;
-use sim::pair::Top;
+use sim::pair::{Build, Peer, Top};
 use sim::play::{Stage, play};
 use sim::world::Options;
 
@@ -506,7 +506,10 @@ fn play_on(layout: Layout, script: &str, transcript: &Expect) {
         seed: 1,
         options: Options::orderly(),
         layout,
-        top: Top::Quorum,
+        build: Build {
+            top: Top::Quorum,
+            peer: Peer::Client,
+        },
     };
     let played = play(&stage, &script.parse().expect("a script"));
     assert_eq!(played.broken, None, "{}", played.transcript);

@@ -2,6 +2,7 @@
 
 use super::{Run, Stage};
 use crate::model::Checkpoint;
+use crate::pair::LOCAL;
 use crate::script::{Command, Mishap};
 use block::{ByteRange, LockKind};
 
@@ -93,6 +94,11 @@ impl Run<'_> {
 
     pub(super) async fn mishap(&self, mishap: &Mishap) -> Result<Option<String>, String> {
         self.so_far.trouble.set(true);
+        match mishap {
+            Mishap::PeerDies => self.so_far.peer_trouble.set(true),
+            Mishap::Fault(fault) if fault.file == LOCAL => self.so_far.peer_trouble.set(true),
+            _ => {}
+        }
         let crash = matches!(mishap, Mishap::Kill | Mishap::PowerCut);
         let before = self.subject.stage();
         self.note_mishap(mishap, before);

@@ -74,6 +74,9 @@ impl Run<'_> {
             Mishap::Lose(_) if self.writes_in_flight(Writer::Peer) => {
                 self.count("connection lost with writes in flight");
             }
+            Mishap::PeerDies if self.writes_in_flight(Writer::Peer) => {
+                self.count("peer died with writes in flight");
+            }
             Mishap::Hang(_) if self.writes_in_flight(Writer::Peer) => {
                 self.count("secondary hung with writes in flight");
             }
@@ -82,6 +85,7 @@ impl Run<'_> {
             | Mishap::Heal
             | Mishap::Lose(_)
             | Mishap::Silence
+            | Mishap::PeerDies
             | Mishap::Hang(_) => {}
         }
     }

@@ -4,6 +4,7 @@ use super::{Answer, Run, Stage};
 use crate::model::{Begun, Outcome, Time, Violation, Writer};
 use crate::script::Request;
 use std::ops::Range;
+use std::time::Duration;
 
 impl Run<'_> {
     pub(super) async fn request(
@@ -16,8 +17,10 @@ impl Run<'_> {
         let before = self.subject.stage();
         let called = self.model.borrow_mut().tick();
         let begun = self.begin(from, request);
+        let since = self.executor.now();
         let answer = self.subject.request(from, request.clone()).await;
         self.done(from, request);
+        self.judge_wait(from, self.executor.now().saturating_sub(since))?;
         let outcome = match &answer {
             Answer::Done | Answer::Data(_) => Outcome::Acknowledged,
             Answer::Failed(_) => Outcome::Failed,
@@ -95,10 +98,28 @@ impl Run<'_> {
         let verdict = match from {
             Writer::Guest => model.judge_view(called, blocks.start, &tags),
             // A failover makes the disk the view; a crash loses what was not flushed.
-            Writer::Peer if self.so_far.promoting.get() || self.so_far.crashes.get() > 0 => Ok(()),
+            Writer::Peer if self.is_disk_taken() => Ok(()),
             Writer::Peer => model.judge_disk(called, blocks.start, &tags),
         };
         verdict.map_err(|Violation(what)| what)
+    }
+
+    /// Whether the peer reads what somebody else may have changed.
+    fn is_disk_taken(&self) -> bool {
+        let touched = self.so_far.promoting.get() || self.so_far.crashes.get() > 0;
+        touched && self.subject.peer_limit().is_none()
+    }
+
+    /// Whether the peer was allowed to wait for so long.
+    fn judge_wait(&self, from: Writer, waited: Duration) -> Result<(), String> {
+        match self.subject.peer_limit() {
+            Some(limit)
+                if from == Writer::Peer && waited > limit && !self.so_far.peer_trouble.get() =>
+            {
+                Err(format!("the primary's guest waited {waited:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a request that was made in stage `before` was allowed to fail.
@@ -114,7 +135,11 @@ impl Run<'_> {
             (Writer::Guest, Stage::Running | Stage::Failover | Stage::Done) => true,
             (_, _) => false,
         };
-        if served && !self.so_far.trouble.get() {
+        let kept = from == Writer::Peer && self.subject.peer_limit().is_some();
+        if kept && !self.so_far.peer_trouble.get() {
+            return Err(format!("the primary's guest was told of an error: {error}"));
+        }
+        if served && !kept && !self.so_far.trouble.get() {
             return Err(format!("failed though nothing had gone wrong: {error}"));
         }
         Ok(())
