@@ -18,7 +18,7 @@ mod epoch;
 mod history;
 
 use epoch::{Base, Epoch};
-use history::{History, Write, base_shows, forget, of, shows};
+use history::{History, Write, base_shows, forget, of, settle, shows};
 use std::fmt;
 use std::ops::Range;
 
@@ -90,6 +90,7 @@ impl Model {
                 tag,
                 issued: 0,
                 ended: 0,
+                gone: Time::MAX,
                 certain: true,
                 overtaken: false,
             }]
@@ -122,6 +123,7 @@ impl Model {
             tag,
             issued: at,
             ended: Time::MAX,
+            gone: Time::MAX,
             certain: false,
             overtaken: false,
         };
@@ -282,6 +284,11 @@ impl Model {
             let history = of(&self.peer, block);
             if !tag.is_some_and(|tag| shows(history, tag, &(called..=now))) {
                 return Err(unexplained(block, *tag, "the disk", history));
+            }
+        }
+        for (block, tag) in (first..).zip(tags) {
+            if let (Some(history), Some(tag)) = (self.peer.get_mut(block), *tag) {
+                settle(history, tag, &(called..=now));
             }
         }
         Ok(())
@@ -498,6 +505,19 @@ mod tests {
         assert!(sees(&mut model, [2, 3]));
         model.power_cut();
         assert_eq!((model.view(0), model.view(1)), (vec![2], vec![1, 3]));
+    }
+
+    #[test]
+    fn of_two_writes_at_once_the_one_that_was_read_came_last() {
+        let mut model = model();
+        let one = model.begin_write(Writer::Peer, 0..1, 2);
+        let other = model.begin_write(Writer::Peer, 0..1, 3);
+        model.end_write(&one, Outcome::Acknowledged);
+        model.end_write(&other, Outcome::Acknowledged);
+        let called = model.tick();
+        assert_eq!(model.judge_disk(called, 0, &[Some(3)]), Ok(()));
+        checkpoint(&mut model);
+        assert!(sees(&mut model, [3, 1]) && !sees(&mut model, [2, 1]));
     }
 
     #[test]

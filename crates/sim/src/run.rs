@@ -215,23 +215,9 @@ impl<'a> Run<'a> {
             during: text.to_owned(),
             what,
         };
-        let called = self.model.borrow_mut().tick();
-        let before = self.subject.stage();
-        let read = Request::Read(blocks.clone());
-        let view = match self.subject.request(Writer::Guest, read).await {
-            Answer::Data(data) => {
-                let verdict = self.judge_data(Writer::Guest, called, &blocks, &data);
-                verdict.map_err(broken)?;
-                self.layout.print(&self.layout.tags(&blocks, &data))
-            }
-            Answer::Done => return Err(broken("a read without data".to_owned())),
-            Answer::Failed(error) | Answer::Lost(error) => {
-                self.judge_failure(Writer::Guest, before, &error)
-                    .map_err(broken)?;
-                let nothing = vec![None; self.layout.blocks()];
-                self.layout.print(&nothing).replace('?', "-")
-            }
-        };
+        // The peer first: which of its writes came last decides what a checkpoint shows.
+        self.read_all(Writer::Peer).await.map_err(broken)?;
+        let view = self.read_all(Writer::Guest).await.map_err(broken)?;
         let disk = self
             .layout
             .print(&self.layout.tags(&blocks, &self.subject.disk()));
@@ -241,6 +227,26 @@ impl<'a> Run<'a> {
         }
         self.lines.borrow_mut().push(line);
         Ok(())
+    }
+
+    /// Reads all blocks, and judges them; as text, dashes where it failed.
+    async fn read_all(&self, from: Writer) -> Result<String, String> {
+        let blocks = 0..self.layout.blocks();
+        let called = self.model.borrow_mut().tick();
+        let before = self.subject.stage();
+        let read = Request::Read(blocks.clone());
+        match self.subject.request(from, read).await {
+            Answer::Data(data) => {
+                self.judge_data(from, called, &blocks, &data)?;
+                Ok(self.layout.print(&self.layout.tags(&blocks, &data)))
+            }
+            Answer::Done => Err("a read without data".to_owned()),
+            Answer::Failed(error) | Answer::Lost(error) => {
+                self.judge_failure(from, before, &error)?;
+                let nothing = vec![None; self.layout.blocks()];
+                Ok(self.layout.print(&nothing).replace('?', "-"))
+            }
+        }
     }
 
     /// After a promotion that is over the disk is the view; after a stop it is the peer's.

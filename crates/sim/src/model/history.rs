@@ -11,6 +11,8 @@ pub(super) struct Write {
     pub(super) ended: Time,
     /// What was there before is gone once it has ended.
     pub(super) certain: bool,
+    /// A reader has found what another write wrote after this one: nobody finds this one from then on.
+    pub(super) gone: Time,
     /// A checkpoint or a crash went by while it was in flight: it will never be certain.
     pub(super) overtaken: bool,
 }
@@ -33,13 +35,33 @@ pub(super) fn windows(history: &[Write], tag: Tag) -> impl Iterator<Item = Range
                 .iter()
                 .filter(|w| w.certain && w.issued > write.ended);
             let replaced = later.map(|w| w.ended).min().unwrap_or(Time::MAX);
-            write.issued..=replaced.saturating_sub(1)
+            write.issued..=replaced.min(write.gone).saturating_sub(1)
         })
 }
 
 /// Whether a reader at some time of `when` may have found `tag`.
 pub(super) fn shows(history: &[Write], tag: Tag, when: &RangeInclusive<Time>) -> bool {
     windows(history, tag).any(|window| meet(&window, when))
+}
+
+/// A reader at some time of `when` has found `tag`: of the writes that had ended by then it is the
+/// last. Where a write's outcome is not certain nothing is learnt.
+pub(super) fn settle(history: &mut History, tag: Tag, when: &RangeInclusive<Time>) {
+    let may_show = |write: &Write| shows(history, write.tag, when);
+    if history
+        .iter()
+        .any(|write| !write.certain && may_show(write))
+    {
+        return;
+    }
+    let found = windows(history, tag).filter(|window| meet(window, when));
+    let found: Vec<_> = found.collect();
+    let [window] = &found[..] else { return };
+    for write in history.iter_mut() {
+        if write.issued != *window.start() && write.ended < *when.start() {
+            write.gone = write.gone.min(*when.end());
+        }
+    }
 }
 
 /// Whether a reader at some time of `when` may have found none of the guest's writes.
