@@ -38,8 +38,8 @@ use std::time::Duration;
 pub const LOCAL: &str = "local";
 /// How long a commit may take, in simulated time.
 const COMMIT: Duration = Duration::from_mins(1);
-/// How long a silence lasts before the peer gives the connection up.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a silence lasts; afterwards what was sent meanwhile arrives.
+const SILENCE: Duration = Duration::from_secs(set_up::FORWARD_SECONDS + 1);
 
 /// How long clients take to come back at most.
 const RECONNECTION: Duration = Duration::from_millis(500);
@@ -283,8 +283,9 @@ impl<'a> Pair<'a> {
             Mishap::Silence => {
                 self.cut_off.set(true);
                 net.silence(self.writer(), "secondary");
-                self.world.executor().sleep(PATIENCE).await;
-                net.cut(self.writer(), "secondary", 0);
+                self.world.executor().sleep(SILENCE).await;
+                // A client waits for ever; a primary has given up by now.
+                net.cut("peer", "secondary", 0);
                 net.heal();
             }
             Mishap::PeerDies => {
@@ -400,7 +401,7 @@ impl Subject for Pair<'_> {
 
     fn peer_limit(&self) -> Option<Duration> {
         let primary = self.build.peer == Peer::Primary;
-        primary.then_some(Duration::from_millis(4 * set_up::FORWARD_MS))
+        primary.then_some(Duration::from_secs(2 * set_up::FORWARD_SECONDS))
     }
 
     fn disk(&self) -> Vec<u8> {

@@ -190,7 +190,7 @@ impl Author<'_> {
             Mood::Network => match rng.below(12) {
                 0 => Mishap::PeerDies,
                 2 | 3 => Mishap::Silence,
-                4..=6 => Mishap::Hang(rng.between(1, 400)),
+                4..=6 => Mishap::Hang(rng.between(1, 3000)),
                 7 | 8 => Mishap::Heal,
                 _ => Mishap::Lose(rng.index(20_000)),
             },

@@ -160,9 +160,9 @@ fn zeroes_and_discards_of_the_peer_are_held_back_like_writes() {
         &expect![[r"
             CCCC  CCCC  begin
             CCCC  .CCC  peer zero 0
-            CCCC  .CCC  peer discard 1
-            CCCC  .CCC  guest read 0-1
-            .CCC  .CCC  checkpoint
+            CCCC  ..CC  peer discard 1
+            CCCC  ..CC  guest read 0-1
+            ..CC  ..CC  checkpoint
         "]],
     );
 }
@@ -189,7 +189,7 @@ fn discards_of_the_guest_never_show_old_data() {
             CCCC  PCCC  peer 0 P
             PCCC  PCCC  checkpoint
             GCCC  PCCC  guest 0 G
-            GCCC  PCCC  guest discard 0
+            .CCC  PCCC  guest discard 0
         "]],
     );
 }
@@ -369,10 +369,10 @@ fn a_full_hidden_disk_fails_the_peers_write_and_nothing_else() {
 #[test]
 fn old_data_that_cannot_be_read_fails_the_peers_write() {
     check(
-        "fault disk read 5 skip 1 times 1 | peer 0 P | peer 0 Q | checkpoint",
+        "fault disk read 5 skip 2 times 1 | peer 0 P | peer 0 Q | checkpoint",
         &expect![[r"
             CCCC  CCCC  begin
-            CCCC  CCCC  fault disk read 5 skip 1 times 1
+            CCCC  CCCC  fault disk read 5 skip 2 times 1
             CCCC  CCCC  peer 0 P
                 0 P: write of 65536 bytes at offset 0 on node 'disk': I/O error: the NBD server answered EIO: read of 65536 bytes at offset 0 on node 'disk': I/O error: input/output error
             CCCC  QCCC  peer 0 Q
@@ -436,9 +436,9 @@ fn a_crash_while_replicating_leaves_contents_unknown() {
             CCCC  CCCC  begin
             GCCC  CCCC  guest 0 G
             GCCC  CPCC  peer 1 P
-            ----  C?CC  power-cut
+            ----  CCCC  power-cut
                 Lost
-            ----  C?CC  guest read 0-3
+            ----  CCCC  guest read 0-3
                 read 0-3: read of 262144 bytes at offset 0 on node 'view': I/O error: the NBD server answered EIO: read of 262144 bytes at offset 0 on node 'filter': I/O error: replication has not been started
         "]],
     );
@@ -484,31 +484,133 @@ fn a_second_crash_resumes_it_again() {
     );
 }
 
-/// Whole clusters of copy-before-write: one letter each.
-#[track_caller]
-fn check(script: &str, transcript: &Expect) {
-    play_on(Layout::equal(4, 65536), script, transcript);
-}
-
-/// Four blocks a cluster, with ends in the middle of sectors.
-#[track_caller]
-fn check_fine(script: &str, transcript: &Expect) {
-    play_on(
-        Layout::repeated(2, &[512, 3684, 300, 61040]),
-        script,
-        transcript,
+#[test]
+fn a_primary_forwards_its_guests_writes_zeroes_and_discards() {
+    check_primary(
+        "peer 0-3 P | peer zero 1 | peer discard 2 | peer flush | checkpoint",
+        &expect![[r"
+            CCCC  CCCC  begin
+            CCCC  PPPP  peer 0-3 P
+            CCCC  P.PP  peer zero 1
+            CCCC  P..P  peer discard 2
+            CCCC  P..P  peer flush
+            P..P  P..P  checkpoint
+        "]],
     );
 }
 
+#[test]
+fn a_write_that_fails_on_the_primarys_own_disk_fails() {
+    check_primary(
+        "fault local write 5 skip 0 times 1 | peer 0 P | peer 1 Q | checkpoint",
+        &expect![[r"
+            CCCC  CCCC  begin
+            CCCC  CCCC  fault local write 5 skip 0 times 1
+            CCCC  PCCC  peer 0 P
+                0 P: write of 65536 bytes at offset 0 on node 'root': I/O error: the NBD server answered EIO: write of 65536 bytes at offset 0 on node 'local': I/O error: input/output error
+            CCCC  PQCC  peer 1 Q
+            PQCC  PQCC  checkpoint
+        "]],
+    );
+}
+
+#[test]
+fn a_write_that_cannot_be_forwarded_succeeds_and_is_remembered() {
+    check_primary(
+        "lose 0 | peer 0 P | peer 1 Q | checkpoint | guest 2 G | failover | settle",
+        &expect![[r#"
+            CCCC  CCCC  begin
+            CCCC  CCCC  lose 0
+            CCCC  CCCC  peer 0 P
+            CCCC  CCCC  peer 1 Q
+            CCCC  CCCC  checkpoint
+                the primary has lost writes: {"desc":"I/O error occurred: write of 65536 bytes at offset 0 on node 'link': I/O error: NBD server secondary:10809: the server closed the connection","error":true}
+            CCGC  CCCC  guest 2 G
+            CCGC  CCGC  failover
+            CCGC  CCGC  settle
+        "#]],
+    );
+}
+
+#[test]
+fn a_secondary_that_hangs_keeps_nobody_waiting() {
+    check_primary(
+        "peer 0 P & hang 3000 | peer 1 Q | checkpoint | failover | settle",
+        &expect![[r#"
+            CCCC  CCCC  begin
+            CCCC  PCCC  peer 0 P & hang 3000
+            CCCC  PCCC  peer 1 Q
+            CCCC  PCCC  checkpoint
+                the primary has lost writes: {"desc":"I/O error occurred: write of 65536 bytes at offset 0 on node 'forward': timed out: the peer did not answer within 1s","error":true}
+            CCCC  CCCC  failover
+            CCCC  CCCC  settle
+        "#]],
+    );
+}
+
+#[test]
+fn the_primary_dies_and_the_secondary_carries_on() {
+    check_primary(
+        "peer 0-3 P | checkpoint | peer 0 Q | guest 1 G | peer-dies | checkpoint | failover & guest 2 H | settle | guest 3 I",
+        &expect![[r"
+            CCCC  CCCC  begin
+            CCCC  PPPP  peer 0-3 P
+            PPPP  PPPP  checkpoint
+            PPPP  QPPP  peer 0 Q
+            PGPP  QPPP  guest 1 G
+            PGPP  QPPP  peer-dies
+            PGPP  QPPP  checkpoint
+                the process has gone
+            PGHP  PGHP  failover & guest 2 H
+            PGHP  PGHP  settle
+            PGHI  PGHI  guest 3 I
+        "]],
+    );
+}
+
+#[test]
+fn a_stop_ends_forwarding_and_leaves_both_disks_equal() {
+    check_primary(
+        "peer 0 P | guest 1 G | stop | peer 2 Q | guest 3 H",
+        &expect![[r"
+            CCCC  CCCC  begin
+            CCCC  PCCC  peer 0 P
+            CGCC  PCCC  guest 1 G
+            PCCC  PCCC  stop
+            PCCC  PCCC  peer 2 Q
+            PCCH  PCCC  guest 3 H
+        "]],
+    );
+}
+
+/// Four blocks; the peer is a client of the secondary's export.
 #[track_caller]
-fn play_on(layout: Layout, script: &str, transcript: &Expect) {
+fn check(script: &str, transcript: &Expect) {
+    play_on(Layout::equal(4, 65536), Peer::Client, script, transcript);
+}
+
+/// Four blocks; the peer is the guest of a primary.
+#[track_caller]
+fn check_primary(script: &str, transcript: &Expect) {
+    play_on(Layout::equal(4, 65536), Peer::Primary, script, transcript);
+}
+
+/// Twice four blocks, with ends in the middle of sectors.
+#[track_caller]
+fn check_fine(script: &str, transcript: &Expect) {
+    let layout = Layout::repeated(2, &[512, 3684, 300, 61040]);
+    play_on(layout, Peer::Client, script, transcript);
+}
+
+#[track_caller]
+fn play_on(layout: Layout, peer: Peer, script: &str, transcript: &Expect) {
     let stage = Stage {
         seed: 1,
         options: Options::orderly(),
         layout,
         build: Build {
             top: Top::Quorum,
-            peer: Peer::Client,
+            peer,
         },
     };
     let played = play(&stage, &script.parse().expect("a script"));

@@ -12,15 +12,18 @@ use std::time::Duration;
 
 /// Where every daemon serves its exports.
 const PORT: u16 = 10809;
-/// How long the primary waits for the secondary, in milliseconds.
-pub(super) const FORWARD_MS: u64 = 50;
+/// How long the primary waits for the secondary, in seconds.
+pub(super) const FORWARD_SECONDS: u64 = 1;
 const ADD: &str = "blockdev-add";
 
 /// Starts a daemon by commands.
 async fn start(ports: &Ports, commands: Vec<(&str, Value)>) -> Result<Monitor, String> {
     let engine = Engine::new(ports.clone(), engine::Options::default());
     let monitor = Monitor::new(engine, ports.runtime.clone());
-    for (name, arguments) in commands {
+    for (name, mut arguments) in commands {
+        if let (ADD, Some(options)) = (name, arguments.as_object_mut()) {
+            options.insert("discard".to_owned(), "unmap".into());
+        }
         let result = monitor.execute(name, &arguments).await;
         result.map_err(|error| format!("{name} {arguments}: {error}"))?;
     }
@@ -64,7 +67,7 @@ pub(super) async fn primary(ports: &Ports) -> Result<Monitor, String> {
     });
     let forward = json!({
         "driver": "replication", "node-name": "forward", "mode": "primary", "file": "link",
-        "x-ai-forward-timeout": FORWARD_MS
+        "x-ai-forward-timeout": FORWARD_SECONDS
     });
     let commands = vec![
         file("local", "local"),
@@ -79,7 +82,7 @@ pub(super) async fn primary(ports: &Ports) -> Result<Monitor, String> {
 
 fn file(name: &str, path: &str) -> (&'static str, Value) {
     let options = json!({
-        "driver": "file", "node-name": name, "filename": path, "discard": "unmap"
+        "driver": "file", "node-name": name, "filename": path
     });
     (ADD, options)
 }
