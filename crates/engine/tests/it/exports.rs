@@ -261,7 +261,7 @@ fn a_client_that_never_reads_keeps_its_place_no_longer_than_the_handshake() {
         let (server, socket) = served(&dir, options).await;
         server.export("e", "disk", false).await;
         let deaf = connect(&server, &socket).await;
-        let flood = [&3_u32.to_be_bytes()[..], &option(3, b"").repeat(100_000)].concat();
+        let flood = [&3_u32.to_be_bytes()[..], &option(3, b"").repeat(1_000_000)].concat();
         let flood = deaf.write(vec![flood.into()]);
         let second = connect(&server, &socket).await;
         // The flood ends when the server cuts it off.
