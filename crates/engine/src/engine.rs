@@ -67,8 +67,9 @@ impl Engine {
             turns: turns.clone(),
         });
         let sink = sink(&events, &group);
-        let nodes = Nodes::new(ports.clone(), options, edits.clone(), sink);
         let running = Gate::new();
+        let ending = running.clone();
+        let nodes = Nodes::new(ports.clone(), options, edits.clone(), (sink, ending));
         let pass = running.try_enter();
         let all = All {
             ports,

@@ -14,14 +14,16 @@ use crate::edits::Edits;
 use crate::options::Options;
 use crate::words::{describe, in_words, no_node};
 use block::graph::check_node_name;
-use block::{Node, Owner};
+use block::{Gate, Node, Owner};
 use drivers::event::EventSink;
 use drivers::ports::Ports;
 use facts::AllFacts;
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use open::Opening;
 use qmp::Error;
 use qmp::types::BlockdevOptions;
+use std::pin::pin;
 use std::rc::Rc;
 
 /// The nodes of a data thread. Clones share them.
@@ -31,17 +33,25 @@ pub(crate) struct Nodes {
     pub(crate) options: Options,
     pub(crate) edits: Edits,
     pub(crate) sink: EventSink,
+    /// Drained once the daemon is to end.
+    running: Gate,
     facts: AllFacts,
 }
 
 impl Nodes {
-    /// No nodes.
-    pub(crate) fn new(ports: Ports, options: Options, edits: Edits, sink: EventSink) -> Nodes {
+    /// No nodes. `running` is drained once the daemon is to end: opening then waits for nobody.
+    pub(crate) fn new(
+        ports: Ports,
+        options: Options,
+        edits: Edits,
+        (sink, running): (EventSink, Gate),
+    ) -> Nodes {
         Nodes {
             ports,
             options,
             edits,
             sink,
+            running,
             facts: AllFacts::default(),
         }
     }
@@ -58,7 +68,14 @@ impl Nodes {
         };
         self.check_name(name)?;
         let mut opening = Opening::new(self);
-        let result = match opening.root(options).await {
+        let opened = {
+            let ending = pin!(self.running.drained());
+            match select(ending, opening.root(options).boxed_local()).await {
+                Either::Left(_) => Err(Error::generic("the daemon is shutting down")),
+                Either::Right((opened, _)) => opened,
+            }
+        };
+        let result = match opened {
             Ok(node) => self.insert(&opening, node).await,
             Err(error) => Err(error),
         };

@@ -226,3 +226,21 @@ fn nodes_are_listed_newest_first() {
         assert_eq!(daemon.ok("query-block", json!({})).await, json!([]));
     });
 }
+
+#[test]
+fn a_node_that_waits_for_its_server_does_not_keep_the_daemon_from_ending() {
+    run(async |dir| {
+        let daemon = dir.daemon();
+        let options = json!({
+            "driver": "raw", "node-name": "r",
+            "file": {
+                "driver": "nbd", "open-timeout": 100_000,
+                "server": { "type": "unix", "path": dir.file("nobody.sock") },
+            },
+        });
+        let add = daemon.err("blockdev-add", options);
+        let (error, ended) = futures_util::future::join(add, daemon.end()).await;
+        assert_eq!(error, "the daemon is shutting down");
+        ended.unwrap();
+    });
+}
