@@ -36,18 +36,22 @@ pub struct Blkdebug {
     ports: Ports,
 }
 
+/// Largest `align` in bytes: every request holds whole blocks of it in memory.
+const MAX_ALIGN: u64 = 32 << 20;
+
 impl Blkdebug {
     /// A node over `image`.
     ///
     /// # Errors
     ///
-    /// If `align` is no power of two, or the image's length no multiple of it.
+    /// If `align` is no power of two or too large, or the image's length no multiple of it.
     pub fn new(image: Rc<Child>, options: Options, ports: Ports) -> Result<Blkdebug, Error> {
         let align = options.align.unwrap_or(1);
         let length = image.length();
-        if !align.is_power_of_two() || !length.is_multiple_of(align) {
+        if !align.is_power_of_two() || align > MAX_ALIGN || !length.is_multiple_of(align) {
             let message = format!(
-                "align {align} must be a power of two that divides the length, {length} bytes"
+                "align {align} must be a power of two that divides the length, {length} bytes, and \
+                 at most {MAX_ALIGN}"
             );
             return Err(Error::with_message(ErrorKind::InvalidRequest, message));
         }

@@ -44,6 +44,8 @@ use std::rc::Rc;
 const COPIES: usize = 64;
 /// Cluster size of a target that does not say how finely it allocates, in bytes.
 const DEFAULT_CLUSTER: u64 = 64 << 10;
+/// Longest `min-cluster-size` in bytes: what a copy holds in memory.
+const MAX_CLUSTER: u64 = 32 << 20;
 /// Zeroes and discards are carried out in pieces of this many bytes, to bound what one plans.
 const PIECE: u64 = 64 << 20;
 
@@ -74,7 +76,7 @@ impl Filter {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidRequest`] if the two differ in length, or if `min-cluster-size` is no
-    /// power of two.
+    /// power of two or too long.
     pub fn new(
         options: Options,
         file: Rc<Child>,
@@ -91,6 +93,11 @@ impl Filter {
         let least = options.min_cluster;
         if least > 0 && !least.is_power_of_two() {
             return refuse(format!("min-cluster-size {least} is not a power of two"));
+        }
+        if least > MAX_CLUSTER {
+            return refuse(format!(
+                "min-cluster-size {least} is above {MAX_CLUSTER}: a cluster is copied as a whole"
+            ));
         }
         let cluster = granularity(&target)?.max(least);
         Ok(Filter {

@@ -274,6 +274,10 @@ fn the_cluster_follows_the_target_and_the_option() {
         message(cluster(&overlay, 5000)),
         "min-cluster-size 5000 is not a power of two"
     );
+    assert_eq!(
+        message(cluster(&overlay, 1 << 62)),
+        "min-cluster-size 4611686018427387904 is above 33554432: a cluster is copied as a whole"
+    );
     let short = node("short", Disk::new(&world, vec![0; 512]));
     assert_eq!(
         message(cluster(&short, 0)),
