@@ -8,8 +8,8 @@
 
 mod common;
 
-use common::colo::{SIZE, join, primary, secondary, secondary_existing, start};
-use common::{Daemon, Qmp, image, qemu_io, run, scratch, text, wait_until};
+use common::colo::{SIZE, complaint, join, primary, secondary, secondary_existing, start};
+use common::{Daemon, Qmp, image, qemu_io, run, scratch, text, tool, wait_until};
 use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -115,6 +115,43 @@ fn sigterm_ends_a_running_secondary_in_order_and_its_image_stands_alone() {
     start(&mut s, "secondary");
     qemu_io(&s.uri("disk"), &commands);
     s.quit();
+}
+
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# Closing a secondary that has lost a writer or its protection MUST keep the overlays' contents and
+//# make them durable.
+#[test]
+fn sigterm_to_a_secondary_that_lost_its_writer_keeps_the_only_copy_of_the_checkpoint() {
+    let dir = scratch();
+    let (mut s, mut p) = (secondary(dir.path(), "s"), primary(dir.path(), "p"));
+    join(&mut p, &mut s);
+    qemu_io(&p.uri("disk"), &["write -P 0x22 0 1M"]);
+    qemu_io(&s.uri("disk"), &["write -P 0x33 2M 1M"]);
+    p.kill();
+    wait_until("the lost writer", || complaint(&mut s).is_some());
+    s.signal("TERM");
+    s.ends_well();
+    let node = "driver=file,node-name=replica,filename=s.img";
+    let mut s = secondary_existing(dir.path(), "s", node);
+    s.ok(
+        "block-export-add",
+        json!({"type": "nbd", "id": "look", "node-name": "active", "name": "look"}),
+    );
+    let commands = [
+        "-r",
+        "-f",
+        "raw",
+        "-c",
+        "read -P 0x11 0 2M",
+        "-c",
+        "read -P 0x33 2M 1M",
+        "-c",
+        "read -P 0x11 3M 1M",
+        &s.uri("look"),
+    ];
+    let out = tool("qemu-io", &commands);
+    assert!(!out.contains("failed"), "{out}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod common;
 
 use common::colo::{
     OLD, SIZE, attach, checkpoint, complaint, fail_over, join, primary, secondary,
-    secondary_existing, secondary_over, start, stop_arguments,
+    secondary_existing, secondary_over, secondary_with_active, start, stop_arguments,
 };
 use common::{qemu_io, qemu_io_any, scratch, spawn, tool, wait_until};
 use serde_json::json;
@@ -373,6 +373,40 @@ fn a_full_hidden_disk_refuses_the_peers_write_and_says_so() {
     assert_eq!(complaint(&mut s), None);
 }
 
+//= docs/spec/replication.md#errors
+//= type=test
+//# Lost forwards, failed copies, failed writes to the active disk, failed flushes, failed checkpoints
+//# and failed commits MUST all reach the status and an event.
+#[test]
+fn a_failed_write_or_flush_of_the_guest_reaches_the_guest_and_the_status() {
+    // The data at 2 MiB; the two places of the map, which a flush writes.
+    for (sectors, command) in [([4224, 4225], "write -P 0x33 2M 64k"), ([16, 24], "flush")] {
+        let dir = scratch();
+        let rule = |(index, sector): (usize, &u32)| {
+            let rule = format!("file.inject-error.{index}");
+            format!(",{rule}.event=none,{rule}.iotype=write,{rule}.sector={sector},{rule}.errno=28")
+        };
+        let faults: String = sectors.iter().enumerate().map(rule).collect();
+        let mut s = secondary_with_active(
+            dir.path(),
+            &format!(
+                "driver=ai-overlay,node-name=active,backing=hidden,file.driver=blkdebug,\
+                 file.node-name=ramdisk,file.image.driver=file,file.image.filename=s.active{faults}"
+            ),
+        );
+        start(&mut s, "secondary");
+        let view = s.uri("disk");
+        let out = qemu_io_any(&view, &["write -P 0x22 0 64k", command]);
+        assert!(out.contains("No space left on device"), "{command}: {out}");
+        let error = s.qmp.wait_event("X_AI_REPLICATION_ERROR")["error"].take();
+        assert_eq!(
+            (&error["node-name"], &error["errno"]),
+            (&json!("ramdisk"), &json!(28))
+        );
+        assert!(complaint(&mut s).is_some(), "{command}");
+    }
+}
+
 #[test]
 fn a_secondary_that_hangs_holds_the_guest_up_no_longer_than_the_default_bound() {
     let dir = scratch();
@@ -391,6 +425,36 @@ fn a_secondary_that_hangs_holds_the_guest_up_no_longer_than_the_default_bound() 
     s.refused("xen-colo-do-checkpoint", json!({}));
     fail_over(&mut s);
     qemu_io(&s.uri("disk"), &["read -P 0x11 0 4M"]);
+}
+
+//= docs/spec/replication.md#after-a-failed-failover
+//= type=test
+//# The first run that fails MUST end the write with its error; runs before it stay written.
+#[test]
+fn after_a_failed_failover_the_first_run_that_fails_ends_the_write() {
+    let dir = scratch();
+    // The commit fails at 2 MiB, a write to the disk itself at 3.5 MiB.
+    let broken = "driver=blkdebug,node-name=replica,image.driver=file,image.filename=s.img,\
+                  inject-error.0.event=pwritev,inject-error.0.iotype=write,\
+                  inject-error.0.sector=4096,inject-error.0.errno=5,\
+                  inject-error.1.event=pwritev,inject-error.1.iotype=write,\
+                  inject-error.1.sector=7168,inject-error.1.errno=28";
+    let mut s = common::colo::secondary_with(dir.path(), "s", broken);
+    start(&mut s, "secondary");
+    let view = s.uri("disk");
+    qemu_io(&view, &["write -P 0x33 2M 1M"]);
+    s.ok("xen-set-replication", stop_arguments("secondary", true));
+    s.wait_for_stage("failover-failed");
+    let out = qemu_io_any(&view, &["write -P 0x44 1M 3M"]);
+    assert!(out.contains("No space left on device"), "{out}");
+    qemu_io(
+        &view,
+        &[
+            "read -P 0x11 0 1M",
+            "read -P 0x44 1M 2M",
+            "read -P 0x11 3M 1M",
+        ],
+    );
 }
 
 #[test]

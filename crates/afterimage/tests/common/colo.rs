@@ -29,6 +29,15 @@ pub fn secondary_over(dir: &Path, hidden: &str) -> Daemon {
     chain(dir, "s", [replica, hidden, active])
 }
 
+/// As [`secondary_over`], with an active disk of these options.
+pub fn secondary_with_active(dir: &Path, active: &str) -> Daemon {
+    secondary(dir, "s").quit();
+    let replica = "driver=file,node-name=replica,filename=s.img";
+    let hidden = "driver=ai-overlay,node-name=hidden,file.driver=file,file.filename=s.hidden,\
+                  backing=replica";
+    chain(dir, "s", [replica, hidden, active])
+}
+
 /// As [`secondary_with`], over files that are there already.
 pub fn secondary_existing(dir: &Path, name: &str, replica: &str) -> Daemon {
     let overlay = |layer: &str, backing: &str| {
