@@ -8,9 +8,12 @@
 
 mod common;
 
-use common::colo::{SIZE, join, primary, secondary, secondary_with, start, stop_arguments};
-use common::{Daemon, image, qemu_io, scratch, spawn, wait_until};
+use common::colo::{
+    SIZE, join, primary, secondary, secondary_over, secondary_with, start, stop_arguments,
+};
+use common::{Daemon, image, qemu_io, scratch, spawn};
 use serde_json::{Value, json};
+use std::io::Read;
 use std::path::Path;
 
 /// The errors of a command: what is asked, and what the refusal names.
@@ -185,26 +188,13 @@ fn an_export_with_a_client_goes_only_when_it_must() {
     let uri = d.uri("disk");
     let script = "h.pread(512, 0)\nprint('in', flush=True)\n\
                   try:\n    while True: h.pread(512, 0)\nexcept nbd.Error: pass\n";
-    let client = spawn("nbdsh", &["-u", &uri, "-c", script]);
-    wait_until("the client", || {
-        let refused = d
-            .qmp
-            .execute("block-export-del", json!({"id": "e", "mode": "safe"}));
-        match refused {
-            Ok(_) => {
-                // It was not there yet: the export has to come back for it.
-                d.ok(
-                    "block-export-add",
-                    json!({"type": "nbd", "id": "e", "node-name": "disk", "name": "disk"}),
-                );
-                false
-            }
-            Err(error) => {
-                assert_eq!(error["desc"], "export 'e' still in use");
-                true
-            }
-        }
-    });
+    let mut client = spawn("nbdsh", &["-u", &uri, "-c", script]);
+    let said = client.0.as_mut().unwrap().stdout.as_mut().unwrap();
+    said.read_exact(&mut [0; 2]).unwrap();
+    for mode in [json!({"id": "e"}), json!({"id": "e", "mode": "safe"})] {
+        let (_, said) = d.refused("block-export-del", mode);
+        assert_eq!(said, "export 'e' still in use");
+    }
     d.qmp.events.clear();
     d.ok("block-export-del", json!({"id": "e", "mode": "hard"}));
     assert_eq!(d.qmp.wait_event("BLOCK_EXPORT_DELETED")["id"], "e");
@@ -276,6 +266,39 @@ fn job_types(daemon: &mut Daemon) -> Vec<String> {
     jobs.iter()
         .map(|job| job["type"].as_str().unwrap().to_owned())
         .collect()
+}
+
+//= docs/spec/replication.md#start
+//= type=test
+//# A start MUST make the hidden and the secondary disk writable where they were read-only, and
+//# remember that.
+#[test]
+fn a_read_only_hidden_disk_is_writable_for_as_long_as_replication_runs() {
+    let dir = scratch();
+    let hidden = "driver=ai-overlay,node-name=hidden,read-only=on,file.driver=file,\
+                  file.filename=s.hidden,backing=replica";
+    let mut s = secondary_over(dir.path(), hidden);
+    assert!(is_read_only(&mut s, "hidden"));
+    let export = json!({"type": "nbd", "id": "replica", "node-name": "replica", "writable": true});
+    s.ok("block-export-del", json!({"id": "replica"}));
+    let enable = json!({"enable": true, "primary": false});
+    s.refused("xen-set-replication", enable);
+    assert!(is_read_only(&mut s, "hidden"), "after a start that failed");
+    s.ok("block-export-add", export);
+    start(&mut s, "secondary");
+    assert!(!is_read_only(&mut s, "hidden"), "while running");
+    qemu_io(&s.uri("replica"), &["write -P 0x22 0 64k"]);
+    qemu_io(&s.uri("disk"), &["read -P 0x11 0 64k"]);
+    s.ok("xen-set-replication", stop_arguments("secondary", false));
+    assert!(is_read_only(&mut s, "hidden"), "after the stop");
+    s.quit();
+}
+
+fn is_read_only(daemon: &mut Daemon, name: &str) -> bool {
+    let nodes = daemon.ok("query-named-block-nodes", json!({"flat": true}));
+    let mut nodes = nodes.as_array().unwrap().iter();
+    let node = nodes.find(|node| node["node-name"] == name).unwrap();
+    node["ro"].as_bool().unwrap()
 }
 
 /// A `replication` node with these options over a small image; its error, if it is refused.
@@ -368,6 +391,9 @@ fn a_replication_node_with_wrong_options_is_refused_and_leaves_nothing() {
 //= type=test
 //# The driver MUST be called `replication` and count as a filter: it has one filtered child, `file`,
 //# and passes its length and block status through.
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# A closed filter MUST be unknown to the replication commands.
 #[test]
 fn a_replication_node_is_opened_before_its_top_and_chain_are_there() {
     let dir = scratch();

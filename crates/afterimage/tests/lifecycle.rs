@@ -182,6 +182,9 @@ fn sigterm_and_sigint_end_a_daemon_with_clients_connected() {
     }
 }
 
+//= docs/spec/replication.md#commands
+//= type=test
+//# Changes of stage MUST be reported by an event that names the node.
 #[test]
 fn every_monitor_hears_every_event() {
     let dir = scratch();

@@ -80,6 +80,9 @@ fn the_primary_goes_on_when_the_secondary_is_killed_under_load() {
     p.qmp.wait_event("X_AI_REPLICATION_ERROR");
 }
 
+//= docs/spec/replication.md#losses
+//= type=test
+//# Removing a child MUST NOT wait for its peer.
 #[test]
 fn a_frozen_secondary_delays_the_primary_no_longer_than_its_bound() {
     let dir = scratch();
@@ -231,6 +234,10 @@ fn the_old_primary_can_no_longer_write_after_a_failover() {
     );
 }
 
+//= docs/spec/replication.md#stop
+//= type=test
+//# A stop of a secondary without failover MUST discard both overlays, keep everything the primary
+//# sent on the secondary disk, and end in DONE without error.
 #[test]
 fn stop_without_failover_keeps_all_that_the_peer_sent() {
     let dir = scratch();
@@ -243,6 +250,10 @@ fn stop_without_failover_keeps_all_that_the_peer_sent() {
     qemu_io(&s.uri("disk"), &["read -P 0x22 0 1M", "read -P 0x11 1M 3M"]);
 }
 
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# A secondary that ended uncleanly in RUNNING MUST be found "contents unknown" and refuse to start
+//# until its overlays are created anew.
 #[test]
 fn a_secondary_killed_in_mid_epoch_refuses_to_pretend() {
     let dir = scratch();
@@ -260,6 +271,10 @@ fn a_secondary_killed_in_mid_epoch_refuses_to_pretend() {
     s.is_well();
 }
 
+//= docs/spec/replication.md#close-and-restart
+//= type=test
+//# A filter that is opened over overlays recorded in FAILOVER MUST resume the commit and refuse
+//# writers of the secondary disk.
 #[test]
 fn a_commit_that_was_killed_goes_on_after_a_restart() {
     let dir = scratch();

@@ -30,6 +30,13 @@ const ASKED: [&str; 9] = [
     "query",
 ];
 
+//= docs/spec/replication.md#commands
+//= type=test
+//# Errors of these commands MUST be of class `GenericError` and name the replication node.
+//= docs/spec/replication.md#commands
+//= type=test
+//# `query-xen-replication-status` MUST answer with `error` true and a description if any
+//# replication node has an error, and with `error` false otherwise.
 #[test]
 fn the_table_of_a_secondary() {
     let mut table = String::new();
