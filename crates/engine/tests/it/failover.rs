@@ -58,13 +58,13 @@ fn the_commit_is_a_job_with_events() {
             JOB_STATUS_CHANGE {"id":"#commit-rep","status":"null"}"##]].assert_eq(&events.join("\n"));
         assert_eq!(daemon.ok("query-block-jobs", json!({})).await, json!([]));
         assert_eq!(daemon.status().await, json!({ "error": false }));
-        expect_test::expect![[r#"
+        expect_test::expect![[r"
             (unused)
               -: top (quorum)
                 children.0 [----]: rep (replication)
                   file [rw--]: sec (blkdebug)
                     image [rw--]: #block000 (file)
-        "#]]
+        "]]
         .assert_eq(&daemon.engine.dump());
     });
 }

@@ -32,7 +32,7 @@ async fn faulty(dir: &Dir, which: &str, faults: impl Fn(&str) -> Value) -> Daemo
             image
         }
     };
-    let rep = daemon.filter("", file("hid"), file("act"));
+    let rep = daemon.filter("", &file("hid"), &file("act"));
     let top = json!({
         "driver": "quorum", "node-name": "top", "vote-threshold": 1, "read-pattern": "fifo",
         "children": [rep],
@@ -80,7 +80,7 @@ fn a_filter_is_known_and_described_from_its_opening_to_its_close() {
         let daemon = dir.daemon();
         disk(&daemon, false).await;
         let file = |name| json!({ "driver": "file", "filename": daemon.empty(name) });
-        let rep = daemon.filter("", file("hid.ovl"), file("act.ovl"));
+        let rep = daemon.filter("", &file("hid.ovl"), &file("act.ovl"));
         daemon.ok("blockdev-add", rep).await;
         let filters = daemon.ok("x-ai-query-replication", json!({})).await;
         let shown = |name: &str| filters[0][name].clone();

@@ -219,13 +219,13 @@ impl Daemon {
         let active = json!({ "driver": "file", "filename": active });
         let top = json!({
             "driver": "quorum", "node-name": format!("top{suffix}"), "vote-threshold": 1,
-            "read-pattern": "fifo", "children": [self.filter(suffix, hidden, active)],
+            "read-pattern": "fifo", "children": [self.filter(suffix, &hidden, &active)],
         });
         self.ok("blockdev-add", top).await;
     }
 
     /// The filter over overlays in the files described.
-    pub(crate) fn filter(&self, suffix: &str, hidden: Value, active: Value) -> Value {
+    pub(crate) fn filter(&self, suffix: &str, hidden: &Value, active: &Value) -> Value {
         let name = |what: &str| format!("{what}{suffix}");
         for overlay in ["act", "hid"] {
             let file = format!("{overlay}{suffix}.ovl");
