@@ -8,9 +8,14 @@
 
 use super::{Core, flush};
 use block::{ByteRange, Error, ErrorKind, LockKind, OverlayStage};
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::time::Duration;
+
+/// Pause before the first step. Who waits for the emptying comes first, and what is written again
+/// at once need not be given back.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Least pause between two steps; it is at least as long as the step before.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
 
 /// Starts giving space back, unless that is under way already.
 pub(super) fn start(core: &Rc<Core>) {
@@ -18,12 +23,20 @@ pub(super) fn start(core: &Rc<Core>) {
     if idle || core.state.closing.get() || core.reclaiming.replace(true) {
         return;
     }
-    let owner = Rc::clone(core);
+    let runtime = Rc::clone(&core.ports.runtime);
+    // While it pauses it keeps no overlay alive, and no file locked.
+    let owner = Rc::downgrade(core);
     let task = async move {
-        let result = owner.give_back().await;
-        owner.reclaiming.set(false);
-        if let Err(error) = result {
-            tracing::warn!(%error, "an overlay's space was not given back");
+        let (mut at, mut pause) = (0, FIRST_PAUSE);
+        loop {
+            runtime.sleep(pause).await;
+            let Some(core) = owner.upgrade() else { return };
+            let begun = runtime.now();
+            if !core.give_back_some(&mut at).await {
+                core.reclaiming.set(false);
+                return;
+            }
+            pause = runtime.now().saturating_sub(begun).max(LEAST_PAUSE);
         }
     };
     // Not kept: it ends by itself, and closing waits for its step.
@@ -38,33 +51,38 @@ impl Core {
         drop(self.order.lock(whole, LockKind::Exclusive).await);
     }
 
-    async fn give_back(self: &Rc<Core>) -> Result<(), Error> {
-        let mut at = 0;
-        while !self.state.closing.get() {
-            if !self.may_give_back() {
-                flush::flush(self).await?;
-            }
-            let Some(blocks) = self.map.borrow().next_stale(at) else {
-                if at == 0 {
-                    break;
-                }
-                at = 0;
-                continue;
-            };
-            at = blocks.end;
-            let range = self.layout.bytes(blocks.clone());
-            let _alone = self.order.lock(range, LockKind::Exclusive).await;
-            // The overlay may have been emptied again, or closed, while this step waited.
-            if self.state.closing.get() || !self.may_give_back() {
-                continue;
-            }
-            let free = self.map.borrow_mut().take_stale(blocks);
-            for run in free {
-                self.free(self.layout.data(run)).await?;
-            }
-            yield_now().await;
+    /// One step of it, from block `at` on; says whether there is another.
+    async fn give_back_some(self: &Rc<Core>, at: &mut u64) -> bool {
+        let result = self.step(at).await;
+        result.unwrap_or_else(|error| {
+            tracing::warn!(%error, "an overlay's space was not given back");
+            false
+        })
+    }
+
+    async fn step(self: &Rc<Core>, at: &mut u64) -> Result<bool, Error> {
+        if self.state.closing.get() {
+            return Ok(false);
         }
-        Ok(())
+        if !self.may_give_back() {
+            flush::flush(self).await?;
+        }
+        let Some(blocks) = self.map.borrow().next_stale(*at) else {
+            // What was passed by may have been added meanwhile.
+            return Ok(std::mem::take(at) > 0);
+        };
+        *at = blocks.end;
+        let range = self.layout.bytes(blocks.clone());
+        let _alone = self.order.lock(range, LockKind::Exclusive).await;
+        // The overlay may have been emptied again, or closed, while this step waited.
+        if self.state.closing.get() || !self.may_give_back() {
+            return Ok(true);
+        }
+        let free = self.map.borrow_mut().take_stale(blocks);
+        for run in free {
+            self.free(self.layout.data(run)).await?;
+        }
+        Ok(true)
     }
 
     //= docs/spec/ai-overlay.md#emptying
@@ -95,17 +113,4 @@ impl Core {
             None => Err(ErrorKind::Unsupported.into()),
         }
     }
-}
-
-/// Lets other tasks run once.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -121,6 +121,24 @@ impl World {
         }
     }
 
+    /// Runs until nothing can go on, however much time that takes.
+    pub(crate) fn run_out(&self) {
+        while self.step() {}
+    }
+
+    /// Until the next instant at which somebody wakes; all who wake then are ready together.
+    fn let_time_pass(&self) -> bool {
+        let mut timers = self.0.timers.borrow_mut();
+        let Some((&(time, _), _)) = timers.first_key_value() else {
+            return false;
+        };
+        self.0.now.set(time);
+        while let Some(due) = timers.first_entry().filter(|timer| timer.key().0 == time) {
+            due.remove().wake();
+        }
+        true
+    }
+
     fn start(&self, future: LocalBoxFuture<'static, ()>) -> u64 {
         let id = self.0.next.get();
         self.0.next.set(id + 1);
@@ -133,13 +151,7 @@ impl World {
     fn step(&self) -> bool {
         let ready: Vec<u64> = self.0.ready.lock().unwrap().iter().copied().collect();
         if ready.is_empty() {
-            let timer = self.0.timers.borrow_mut().pop_first();
-            let Some(((time, _), waker)) = timer else {
-                return false;
-            };
-            self.0.now.set(time);
-            waker.wake();
-            return true;
+            return self.let_time_pass();
         }
         let chosen = self.random(ready.len().try_into().unwrap());
         let task = ready[usize::try_from(chosen).unwrap()];
