@@ -89,11 +89,17 @@ impl Group {
         let from = shown(driver.stage());
         driver.set_stage(stage);
         tracing::info!(node = member.name(), ?stage, "replication stage");
+        let to = shown(stage);
+        // Out of sync and unprotected are ways of running; the error that led there is an event of
+        // its own.
+        if from == to {
+            return;
+        }
         self.inner.events.send(Event::StageChange(StageChange {
             node_name: member.name().to_owned(),
             mode: mode(member.role()),
             from,
-            to: shown(stage),
+            to,
         }));
     }
 
