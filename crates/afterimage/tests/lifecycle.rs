@@ -23,6 +23,17 @@ fn daemon(dir: &Path, flags: &[&str]) -> Output {
         .unwrap()
 }
 
+/// A process that is not our child, by its id. Killed if the test fails.
+struct Background(String);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = Command::new("kill").args(["-s", "KILL", &self.0]).status();
+        }
+    }
+}
+
 #[test]
 fn a_daemon_in_the_background_is_up_when_its_parent_returns() {
     let dir = scratch();
@@ -43,7 +54,8 @@ fn a_daemon_in_the_background_is_up_when_its_parent_returns() {
     let output = daemon(dir.path(), &flags);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let pid = std::fs::read_to_string(dir.path().join("d.pid")).unwrap();
-    assert!(Path::new("/proc").join(pid.trim()).exists());
+    let background = Background(pid.trim().to_owned());
+    assert!(Path::new("/proc").join(&background.0).exists());
     let socket = dir.path().join("d.nbd");
     let uri = format!("nbd+unix:///disk?socket={}", socket.display());
     qemu_io(&uri, &["read -P 0x11 0 4M"]);
