@@ -15,7 +15,7 @@ impl Run<'_> {
         if let Some(filter) = filter {
             self.settle(&filter).await?;
         }
-        check_emptiable(member.name(), &member.chain()?)
+        check_emptiable(&member.chain()?)
     }
 
     /// Active, then hidden and with it the map of what was saved (R50, R52).
@@ -47,8 +47,8 @@ impl Run<'_> {
     }
 }
 
-/// Whether both overlays can be emptied; `name` is the filter's.
-fn check_emptiable(name: &str, chain: &Chain) -> Result<(), Error> {
+/// Whether both overlays can be emptied.
+fn check_emptiable(chain: &Chain) -> Result<(), Error> {
     for (which, overlay) in [("Active", &chain.active), ("Hidden", &chain.hidden)] {
         let Some(capability) = overlay.driver().capabilities().make_empty else {
             continue;
@@ -56,7 +56,8 @@ fn check_emptiable(name: &str, chain: &Chain) -> Result<(), Error> {
         //= docs/spec/replication.md#checkpoint
         //# A checkpoint MUST be refused with the node's name if the medium of an overlay is gone.
         if !capability.medium_present() {
-            return Err(invalid(format!("{which} disk of '{name}' is ejected")));
+            let name = overlay.name();
+            return Err(invalid(format!("{which} disk '{name}' is ejected")));
         }
         let emptiable = capability.check_emptiable();
         emptiable.map_err(|error| at(overlay, error))?;
@@ -253,8 +254,8 @@ mod tests {
     #[test]
     fn an_overlay_without_its_medium_is_named_and_nothing_emptied() {
         let (chain, _, log) = chain(false, false);
-        let error = check_emptiable("rep", &chain).unwrap_err();
-        assert_eq!(error.message(), "Hidden disk of 'rep' is ejected");
+        let error = check_emptiable(&chain).unwrap_err();
+        assert_eq!(error.message(), "Hidden disk 'hidden' is ejected");
         assert_eq!(log.take(), [""; 0]);
     }
 }
