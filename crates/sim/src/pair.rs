@@ -17,6 +17,7 @@
 //!
 //! Each has a host of its own; everything crosses the simulated network.
 
+mod mishap;
 mod set_up;
 
 use crate::layout::Layout;
@@ -38,11 +39,6 @@ use std::time::Duration;
 pub const LOCAL: &str = "local";
 /// How long a commit may take, in simulated time.
 const COMMIT: Duration = Duration::from_mins(1);
-/// How long a silence lasts; afterwards what was sent meanwhile arrives.
-const SILENCE: Duration = Duration::from_secs(set_up::FORWARD_SECONDS + 1);
-
-/// How long clients take to come back at most.
-const RECONNECTION: Duration = Duration::from_millis(500);
 
 /// What sits between the replication node and its guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +73,16 @@ struct Primary {
     monitor: Monitor,
 }
 
+/// The secondary's daemon.
+struct Daemon {
+    monitor: RefCell<Monitor>,
+    /// As of the last time anybody looked.
+    stage: Cell<Stage>,
+    /// How often it was started again.
+    starts: Cell<u64>,
+    is_up: Cell<bool>,
+}
+
 /// The pair.
 pub struct Pair<'a> {
     world: &'a World,
@@ -86,16 +92,11 @@ pub struct Pair<'a> {
     primary: Option<Primary>,
     /// The others' hosts live as long as the pair does.
     _hosts: [Host; 2],
-    monitor: RefCell<Monitor>,
+    daemon: Daemon,
     peer: Rc<Node>,
     guest: Rc<Node>,
-    /// As of the last time anybody looked.
-    stage: Cell<Stage>,
     /// Failed requests may yet take effect.
     cut_off: Cell<bool>,
-    /// How often the secondary was started again.
-    starts: Cell<u64>,
-    is_up: Cell<bool>,
 }
 
 impl<'a> Pair<'a> {
@@ -141,11 +142,13 @@ impl<'a> Pair<'a> {
             peer,
             guest,
             _hosts: hosts,
-            monitor: RefCell::new(monitor),
-            stage: Cell::new(Stage::None),
+            daemon: Daemon {
+                monitor: RefCell::new(monitor),
+                stage: Cell::new(Stage::None),
+                starts: Cell::new(0),
+                is_up: Cell::new(true),
+            },
             cut_off: Cell::new(false),
-            starts: Cell::new(0),
-            is_up: Cell::new(true),
         })
     }
 
@@ -160,7 +163,7 @@ impl<'a> Pair<'a> {
     ///
     /// The error's text.
     pub async fn execute(&self, name: &str, arguments: Value) -> Result<Value, String> {
-        let monitor = self.monitor.borrow().clone();
+        let monitor = self.daemon.monitor.borrow().clone();
         monitor.execute(name, &arguments).await
     }
 
@@ -178,8 +181,8 @@ impl<'a> Pair<'a> {
             Some("done") => Stage::Done,
             _ => Stage::None,
         };
-        if self.is_up.get() && self.stage.get() != Stage::Lost {
-            self.stage.set(stage);
+        if self.daemon.is_up.get() && self.daemon.stage.get() != Stage::Lost {
+            self.daemon.stage.set(stage);
         }
         Some(info)
     }
@@ -254,105 +257,6 @@ impl<'a> Pair<'a> {
             Some(false) | None => Ok(()),
         }
     }
-
-    async fn go_wrong(&self, mishap: Mishap) {
-        let (net, disks) = (self.world.internet(), self.secondary.disks());
-        match mishap {
-            Mishap::Fault(fault) => match &self.primary {
-                Some(primary) if fault.file == LOCAL => primary.host.disks().inject(fault),
-                _ => disks.inject(fault),
-            },
-            Mishap::Space(bytes) => disks.limit_space(bytes),
-            Mishap::Heal => {
-                disks.heal();
-                net.heal();
-            }
-            Mishap::Kill => {
-                self.secondary.kill();
-                self.come_back().await;
-            }
-            Mishap::PowerCut => {
-                self.secondary.power_cut();
-                self.secondary.power_on();
-                self.come_back().await;
-            }
-            Mishap::Lose(bytes) => {
-                self.cut_off.set(true);
-                net.cut(self.writer(), "secondary", bytes);
-            }
-            Mishap::Silence => {
-                self.cut_off.set(true);
-                net.silence(self.writer(), "secondary");
-                self.world.executor().sleep(SILENCE).await;
-                // A client waits for ever; a primary has given up by now.
-                net.cut("peer", "secondary", 0);
-                net.heal();
-            }
-            Mishap::PeerDies => {
-                self.cut_off.set(true);
-                match &self.primary {
-                    None => drop(net.cut("peer", "secondary", 0)),
-                    Some(primary) => primary.host.kill(),
-                }
-            }
-            Mishap::Hang(time) => {
-                self.secondary.stop();
-                self.world
-                    .executor()
-                    .sleep(Duration::from_millis(time))
-                    .await;
-                self.secondary.resume();
-            }
-        }
-    }
-
-    /// The host that writes to the secondary disk.
-    fn writer(&self) -> &'static str {
-        match self.build.peer {
-            Peer::Client => "peer",
-            Peer::Primary => "primary",
-        }
-    }
-
-    /// Starts the secondary's daemon again; if that is killed in turn, whoever did so starts it. What
-    /// it was doing decides what is left.
-    async fn come_back(&self) {
-        self.cut_off.set(true);
-        self.secondary.disks().heal();
-        let start = self.starts.get().saturating_add(1);
-        self.starts.set(start);
-        self.is_up.set(false);
-        let before = self.stage.get();
-        let monitor = set_up::secondary(&self.secondary.ports(), self.build.top).await;
-        if self.starts.get() == start {
-            match monitor {
-                Ok(monitor) => drop(self.monitor.replace(monitor)),
-                Err(error) => panic!("the daemon is not back: {error}"),
-            }
-            self.world.executor().sleep(RECONNECTION).await;
-        }
-        if self.starts.get() == start {
-            self.is_up.set(true);
-            self.look().await;
-            self.find_out(before).await;
-        }
-        while !self.is_up.get() {
-            self.world.executor().sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Nothing in the status tells that the contents are unknown, but a start must be refused.
-    async fn find_out(&self, before: Stage) {
-        if before == Stage::Running && self.stage.get() == Stage::None {
-            let start = self.carry_out(Command::Start).await;
-            let found = if start.is_err() {
-                Stage::Lost
-            } else {
-                Stage::Running
-            };
-            self.stage.set(found);
-        }
-    }
 }
 
 impl Subject for Pair<'_> {
@@ -376,7 +280,7 @@ impl Subject for Pair<'_> {
             let executor = self.world.executor();
             let end = executor.now().saturating_add(COMMIT);
             self.look().await;
-            while self.stage.get() == Stage::Failover && executor.now() < end {
+            while self.daemon.stage.get() == Stage::Failover && executor.now() < end {
                 executor.sleep(Duration::from_millis(1)).await;
                 self.look().await;
             }
@@ -388,7 +292,7 @@ impl Subject for Pair<'_> {
     }
 
     fn stage(&self) -> Stage {
-        self.stage.get()
+        self.daemon.stage.get()
     }
 
     fn error(&self) -> LocalBoxFuture<'_, Option<String>> {

@@ -94,10 +94,9 @@ impl Run<'_> {
 
     pub(super) async fn mishap(&self, mishap: &Mishap) -> Result<Option<String>, String> {
         self.so_far.trouble.set(true);
-        match mishap {
-            Mishap::PeerDies => self.so_far.peer_trouble.set(true),
-            Mishap::Fault(fault) if fault.file == LOCAL => self.so_far.peer_trouble.set(true),
-            _ => {}
+        let local = matches!(mishap, Mishap::Fault(fault) if fault.file == LOCAL);
+        if local || *mishap == Mishap::PeerDies {
+            self.so_far.peer_trouble.set(true);
         }
         let crash = matches!(mishap, Mishap::Kill | Mishap::PowerCut);
         let before = self.subject.stage();
