@@ -412,6 +412,25 @@ fn the_guest_is_told_of_its_own_disks_errors() {
 }
 
 #[test]
+fn a_checkpoint_that_fails_leaves_the_view_as_it_was() {
+    check(
+        "guest 0 G | peer 1 P | fault active sync 5 skip 0 times 1 | guest flush | checkpoint | failover",
+        &expect![[r"
+            CCCC  CCCC  begin
+            GCCC  CCCC  guest 0 G
+            GCCC  CPCC  peer 1 P
+            GCCC  CPCC  fault active sync 5 skip 0 times 1
+            GCCC  CPCC  guest flush
+                flush: flush of 262144 bytes at offset 0 on node 'view': I/O error: the NBD server answered EIO: flush of 327680 bytes at offset 0 on node 'active-file': node is poisoned by an earlier failed flush: input/output error; close the node and add it again
+            GCCC  CPCC  checkpoint
+                node 'filter': make-empty of 262144 bytes at offset 0 on node 'active': node is poisoned by an earlier failed flush
+            GCCC  CPCC  failover
+                node 'filter': node is poisoned by an earlier failed flush
+        "]],
+    );
+}
+
+#[test]
 fn a_writer_that_was_lost_stops_checkpoints_but_not_the_failover() {
     check(
         "peer 0 P & lose 100 | checkpoint | guest 1 G | failover | settle",
