@@ -602,6 +602,24 @@ fn a_stop_ends_forwarding_and_leaves_both_disks_equal() {
     );
 }
 
+#[test]
+fn a_power_cut_after_the_commit_finds_all_of_it_on_the_disk() {
+    let script = "guest 0-1 G | guest flush | peer 2 P | failover | settle | power-cut";
+    for seed in 0..50 {
+        let stage = Stage {
+            seed,
+            options: Options::unruly(),
+            layout: Layout::equal(4, 512),
+            build: Build {
+                top: Top::Plain,
+                peer: Peer::Client,
+            },
+        };
+        let played = play(&stage, &script.parse().expect("a script"));
+        assert_eq!(played.broken, None, "{}", played.transcript);
+    }
+}
+
 /// Four blocks; the peer is a client of the secondary's export.
 #[track_caller]
 fn check(script: &str, transcript: &Expect) {
