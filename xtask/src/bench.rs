@@ -51,9 +51,29 @@ pub(crate) struct Options {
     /// Software to measure; all without any.
     #[arg(long, value_enum)]
     software: Vec<Software>,
+    /// A first look in a minute or two: 3 rounds, short rows, memory only.
+    #[arg(long, conflicts_with_all = ["rounds", "milliseconds"])]
+    quick: bool,
     /// Use what is installed, install nothing.
     #[arg(long)]
     no_install: bool,
+}
+
+impl Options {
+    fn rounds(&self) -> usize {
+        if self.quick { 3 } else { self.rounds.max(1) }
+    }
+
+    fn row(&self) -> Duration {
+        Duration::from_millis(if self.quick { 250 } else { self.milliseconds })
+    }
+
+    fn storages(&self) -> Vec<Storage> {
+        if self.quick && self.storage.is_empty() {
+            return vec![Storage::Tmpfs];
+        }
+        or_all(&self.storage)
+    }
 }
 
 /// The tables there are.
@@ -81,8 +101,8 @@ struct Bench {
 pub(crate) fn run(options: &Options) -> Result<()> {
     packages::provide(Policy::from_flag(options.no_install))?;
     let bench = Bench {
-        rounds: options.rounds.max(1),
-        row: Duration::from_millis(options.milliseconds),
+        rounds: options.rounds(),
+        row: options.row(),
         disk_bytes: options.mebibytes << 20,
         software: or_all(&options.software),
         afterimage: shell::target()?.join("release/afterimage"),
@@ -102,7 +122,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ]))?;
     }
     println!("{}", figures::conditions(&bench)?);
-    for storage in or_all(&options.storage) {
+    for storage in options.storages() {
         for table in or_all(&options.tables) {
             let table = match table {
                 Table::Plain => plain::measure(&bench, storage)?,

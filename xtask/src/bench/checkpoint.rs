@@ -1,6 +1,7 @@
 //! How long a checkpoint takes, by how much the peer wrote since the last one.
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -15,6 +16,12 @@ use super::scratch::{Scratch, Storage};
 /// Mebibytes written before the checkpoint; those beyond the disk's size are left out.
 const WRITTEN_MIB: [u64; 5] = [0, 1, 16, 256, 1024];
 
+/// How often a pair goes through all of them.
+const PASSES: usize = 3;
+
+/// Between a write and the checkpoint, so that the writer's departure is not measured with it.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// One secondary after the other, round after round.
 pub(crate) fn measure(bench: &Bench, storage: Storage) -> Result<Table> {
     let written: Vec<u64> = WRITTEN_MIB
@@ -27,33 +34,44 @@ pub(crate) fn measure(bench: &Bench, storage: Storage) -> Result<Table> {
         for (software, samples) in softwares.iter().zip(&mut samples) {
             let times = round(bench, *software, storage, &written)
                 .with_context(|| format!("measuring the checkpoints of {}", software.name()))?;
-            samples.push(times);
+            samples.extend(times);
         }
     }
     Ok(table(storage, &softwares, &written, &samples))
 }
 
-/// Milliseconds of a checkpoint after each amount.
-fn round(bench: &Bench, software: Software, storage: Storage, written: &[u64]) -> Result<Vec<f64>> {
+/// Milliseconds of a checkpoint after each amount, pass after pass.
+fn round(
+    bench: &Bench,
+    software: Software,
+    storage: Storage,
+    written: &[u64],
+) -> Result<Vec<Vec<f64>>> {
     let scratch = Scratch::new(storage)?;
     let disk = scratch.disk("replica.raw", bench.disk_bytes)?;
     let mut secondary = Secondary::start(bench, software, &scratch, &disk)?;
     secondary.replicate()?;
-    let mut times = Vec::new();
-    for mebibytes in written {
-        let load = Load {
-            operation: Operation::Write,
-            pattern: Pattern::Sequential,
-            length: 1 << 20,
-            depth: 4,
-            end: End::Count(*mebibytes),
-        };
-        secondary.client()?.run(&load)?;
-        let since = Instant::now();
-        secondary.checkpoint()?;
-        times.push(since.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(times)
+    let mut pass = || -> Result<Vec<f64>> {
+        let after = |mebibytes: &u64| checkpoint(&mut secondary, *mebibytes);
+        written.iter().map(after).collect()
+    };
+    (0..PASSES).map(|_| pass()).collect()
+}
+
+/// Milliseconds of a checkpoint after so much has been written.
+fn checkpoint(secondary: &mut Secondary, mebibytes: u64) -> Result<f64> {
+    let load = Load {
+        operation: Operation::Write,
+        pattern: Pattern::Sequential,
+        length: 1 << 20,
+        depth: 4,
+        end: End::Count(mebibytes),
+    };
+    secondary.client()?.run(&load)?;
+    thread::sleep(PAUSE);
+    let since = Instant::now();
+    secondary.checkpoint()?;
+    Ok(since.elapsed().as_secs_f64() * 1e3)
 }
 
 fn table(

@@ -104,7 +104,7 @@ pub(crate) fn conditions(bench: &Bench) -> Result<String> {
     let lines = [
         format!(
             "- {cores} cores, shared by client and servers; Linux {}",
-            first_line("uname", "-r")?
+            release(&first_line("uname", "-r")?)
         ),
         format!("- {}", first_line("qemu-nbd", "--version")?),
         format!("- {}", first_line("nbdkit", "--version")?),
@@ -117,9 +117,14 @@ pub(crate) fn conditions(bench: &Bench) -> Result<String> {
     Ok(lines.join("\n"))
 }
 
+/// A kernel's version and no more: what follows it names who built it.
+fn release(full: &str) -> String {
+    full.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Table, median, ratio, show};
+    use super::{Table, median, ratio, release, show};
 
     #[test]
     fn a_median_is_the_middle_or_between_the_two_middles() {
@@ -135,6 +140,7 @@ mod tests {
             ["1234", "12.3", "0.12", "–"]
         );
         assert_eq!(ratio(Some(1.0), Some(0.0)), None);
+        assert_eq!(release("6.1.0-9-amd64"), "6.1");
     }
 
     #[test]
