@@ -192,11 +192,11 @@ impl Model {
         }
     }
 
-    /// The checkpoint that has just ended was a stop without failover: the view shows the peer's
+    /// The checkpoint that has just ended was a stop without failover, called at `called`: the view shows the peer's
     /// contents as they come, and what its guest writes from now on.
-    pub fn stopped(&mut self) {
+    pub fn stopped(&mut self, called: Time) {
         if let Some(epoch) = self.epochs.last_mut() {
-            epoch.base = Base::Since(epoch.during.start);
+            epoch.base = Base::Since(called);
         }
     }
 
@@ -477,7 +477,7 @@ mod tests {
         write(&mut model, Writer::Guest, 1, 9);
         let called = model.begin_checkpoint();
         model.end_checkpoint(called, Checkpoint::Done);
-        model.stopped();
+        model.stopped(called);
         write(&mut model, Writer::Peer, 0, 2);
         assert!(sees(&mut model, [2, 1]) && !sees(&mut model, [2, 9]));
     }

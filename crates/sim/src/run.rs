@@ -16,7 +16,7 @@ mod request;
 
 use crate::executor::Executor;
 use crate::layout::Layout;
-use crate::model::{Model, Tag, Violation, Writer};
+use crate::model::{Model, Tag, Time, Violation, Writer};
 use crate::script::{Action, Command, Mishap, Request, Script, Step, Timed};
 use block::RangeLock;
 use bytes::Bytes;
@@ -99,8 +99,8 @@ pub type Counters = BTreeMap<&'static str, u64>;
 struct SoFar {
     /// Something has gone wrong.
     trouble: Cell<bool>,
-    /// A stop has been asked for.
-    stopping: Cell<bool>,
+    /// When a stop was asked for.
+    stopping: Cell<Option<Time>>,
     /// The pair was stopped, not promoted: the view shows what the peer writes.
     stopped: Cell<bool>,
     /// A failover has been asked for.

@@ -33,8 +33,10 @@ impl Run<'_> {
         self.so_far
             .promoting
             .set(self.so_far.promoting.get() || command == Command::Failover);
-        let stopping = &self.so_far.stopping;
-        stopping.set(stopping.get() || command == Command::Stop);
+        if command == Command::Stop {
+            let called = called.or(self.so_far.stopping.get());
+            self.so_far.stopping.set(called);
+        }
         let result = self.subject.command(command).await;
         if command == Command::Failover && result.is_ok() && before != Stage::Done {
             self.so_far.promoted.set(true);
@@ -54,7 +56,7 @@ impl Run<'_> {
             let mut model = self.model.borrow_mut();
             model.end_checkpoint(called, verdict);
             if stopped {
-                model.stopped();
+                model.stopped(called);
                 self.so_far.stopped.set(true);
             }
         }
@@ -121,7 +123,12 @@ impl Run<'_> {
             } else {
                 Checkpoint::Failed
             };
-            self.model.borrow_mut().end_checkpoint(called, verdict);
+            let mut model = self.model.borrow_mut();
+            model.end_checkpoint(called, verdict);
+            // The primary, which is stopped first, sends nothing since then.
+            if let (true, Some(stop)) = (started, self.so_far.stopping.get()) {
+                model.stopped(stop);
+            }
         }
         let promised = match (before, after) {
             // It is recorded before it is answered: it is resumed, or over.
@@ -129,7 +136,7 @@ impl Run<'_> {
             (Stage::Failover | Stage::FailoverFailed, Stage::None) => true,
             (Stage::Running, Stage::Lost) => true,
             // The stop had just recorded that the overlays hold nothing: they can be used again.
-            (Stage::Running, Stage::Running) => self.so_far.stopping.get(),
+            (Stage::Running, Stage::Running) => self.so_far.stopping.get().is_some(),
             (Stage::Running, Stage::Failover | Stage::Done) => self.so_far.promoting.get(),
             (Stage::Done | Stage::None | Stage::Lost, _) => true,
             (_, _) => false,
