@@ -19,11 +19,17 @@ const BLOCK: usize = 16 * 1024;
 pub(crate) struct Outbox {
     parts: Vec<Bytes>,
     headers: BytesMut,
+    /// Bytes in all of it together.
+    length: usize,
 }
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.parts.is_empty() && self.headers.is_empty()
+        self.length == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
     }
 
     /// Appends a small message or the fixed part of a larger one.
@@ -37,6 +43,7 @@ impl Outbox {
             self.headers.reserve(bytes.len().max(BLOCK));
         }
         self.headers.extend_from_slice(bytes);
+        self.length = self.length.saturating_add(bytes.len());
     }
 
     /// Appends a payload without copying it.
@@ -45,6 +52,7 @@ impl Outbox {
             return;
         }
         self.cut();
+        self.length = self.length.saturating_add(payload.len());
         self.parts.push(payload);
     }
 
@@ -53,6 +61,7 @@ impl Outbox {
         self.cut();
         let any = !self.parts.is_empty();
         parts.append(&mut self.parts);
+        self.length = 0;
         any
     }
 
@@ -76,6 +85,7 @@ mod tests {
         outbox.payload(Bytes::from_static(b"data"));
         outbox.payload(Bytes::new());
         outbox.bytes(b"ef");
+        assert_eq!(outbox.len(), 10);
         let mut parts = Vec::new();
         assert!(outbox.drain_into(&mut parts));
         assert_eq!(parts, ["abcd", "data", "ef"]);

@@ -14,6 +14,7 @@
 //! through: a write that was begun is never left half done because a client has gone.
 
 use super::Exports;
+use super::ahead::{Ahead, LONG, long_read};
 use super::export::Seat;
 use super::request::{Outcome, serve};
 use block::Buffer;
@@ -32,13 +33,19 @@ use std::task::{Context, Poll};
 /// Least and most that is read at once, in bytes. Much traffic makes the chunks grow, so that an
 /// idle connection holds little memory.
 const CHUNK: std::ops::RangeInclusive<usize> = 4 << 10..=256 << 10;
-/// Of a transfer longer than this (bytes) it matters whether another request waits behind it.
-const LONG: u64 = 256 << 10;
 /// Turns taken before other tasks of the thread get theirs.
 const TURNS: u32 = 32;
 
 /// The answer to a request that could not be answered at once.
-type Pending = LocalBoxFuture<'static, (Ticket, Outcome)>;
+type Pending = LocalBoxFuture<'static, Answered>;
+
+/// A request that has been carried out.
+struct Answered {
+    ticket: Ticket,
+    outcome: Outcome,
+    /// Bytes, if it was a long read.
+    long: u64,
+}
 
 /// A connection being served.
 pub(super) struct Connection<'a> {
@@ -48,6 +55,7 @@ pub(super) struct Connection<'a> {
     session: Session,
     seat: Option<Seat>,
     in_flight: FuturesUnordered<Pending>,
+    ahead: Ahead,
     reading: Option<Reading<'a>>,
     writing: Option<LocalBoxFuture<'a, io::Result<()>>>,
     deadline: Option<LocalBoxFuture<'a, ()>>,
@@ -89,6 +97,7 @@ impl<'a> Connection<'a> {
             session: Session::new(limits, runtime.now()),
             seat: None,
             in_flight: FuturesUnordered::new(),
+            ahead: Ahead::default(),
             reading: None,
             writing: None,
             deadline: Some(runtime.sleep(limits.handshake)),
@@ -111,6 +120,7 @@ impl<'a> Connection<'a> {
             moved |= self.poll_deadline(cx);
             moved |= self.take_events(cx);
             moved |= self.poll_write(cx);
+            moved |= self.start_waiting(cx);
             if let Some(closed) = self.closed
                 && self.in_flight.is_empty()
                 && self.writing.is_none()
@@ -129,8 +139,9 @@ impl<'a> Connection<'a> {
     /// Replies to requests that have been carried out.
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while let Poll::Ready(Some((ticket, outcome))) = self.in_flight.poll_next_unpin(cx) {
-            self.answer(ticket, outcome);
+        while let Poll::Ready(Some(answered)) = self.in_flight.poll_next_unpin(cx) {
+            self.ahead.ended(answered.long);
+            self.answer(answered.ticket, answered.outcome);
             moved = true;
         }
         moved
@@ -159,6 +170,7 @@ impl<'a> Connection<'a> {
     }
 
     fn close(&mut self, closed: Closed) {
+        self.ahead.clear();
         self.closed = Some(closed);
         self.deadline = Some(self.runtime.sleep(self.exports.close_bound()));
     }
@@ -168,7 +180,11 @@ impl<'a> Connection<'a> {
         while let Some(event) = self.session.poll_event() {
             moved = true;
             match event {
-                Event::Request(request) => self.start(cx, request),
+                Event::Request(request) => {
+                    if let Some(request) = self.ahead.admit(request, self.session.output_bytes()) {
+                        self.start(cx, request);
+                    }
+                }
                 Event::ListExports => self.session.exports_listed(self.exports.nbd_list()),
                 Event::DescribeExport(name) => match self.exports.find_nbd(name.as_str()) {
                     Some(export) => self.session.export_found(export.info()),
@@ -192,6 +208,16 @@ impl<'a> Connection<'a> {
         self.session.export_refused(RepError::Unknown, &message);
     }
 
+    /// Starts long reads that have stood in line until replies were sent.
+    fn start_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Some(request) = self.ahead.next(self.session.output_bytes()) {
+            self.start(cx, request);
+            moved = true;
+        }
+        moved
+    }
+
     /// Starts a request; most end at once and cost no more than the call.
     fn start(&mut self, cx: &mut Context<'_>, request: Request) {
         let Request { ticket, command } = request;
@@ -205,12 +231,21 @@ impl<'a> Connection<'a> {
             let more = self.has_more(cx);
             self.exports.ports().files.expect_more(more);
         }
+        let long = long_read(&command);
         let mut outcome = Box::pin(serve(export, command));
         match outcome.as_mut().poll(cx) {
             Poll::Ready(outcome) => self.answer(ticket, outcome),
-            Poll::Pending => self
-                .in_flight
-                .push(Box::pin(async move { (ticket, outcome.await) })),
+            Poll::Pending => {
+                self.ahead.begun(long);
+                self.in_flight.push(Box::pin(async move {
+                    let outcome = outcome.await;
+                    Answered {
+                        ticket,
+                        outcome,
+                        long,
+                    }
+                }));
+            }
         }
     }
 
@@ -233,6 +268,7 @@ impl<'a> Connection<'a> {
         loop {
             if self.writing.is_none() {
                 let mut parts: Vec<Bytes> = Vec::new();
+                self.ahead.sending(self.session.output_bytes());
                 if !self.session.poll_transmit(&mut parts) {
                     return moved;
                 }
@@ -245,6 +281,7 @@ impl<'a> Connection<'a> {
                 return moved;
             };
             self.writing = None;
+            self.ahead.sending(0);
             moved = true;
             if result.is_err() {
                 self.lose();

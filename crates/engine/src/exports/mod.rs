@@ -8,6 +8,7 @@
 //! An export is taken away in three steps: no new client, the connections are cut, and when the last
 //! of their requests has ended the root leaves the graph and `BLOCK_EXPORT_DELETED` is sent.
 
+mod ahead;
 mod connection;
 mod export;
 mod fence;

@@ -300,3 +300,24 @@ fn a_request_to_cache_reads_no_more_than_a_read_may() {
         }
     });
 }
+
+#[test]
+fn a_client_that_does_not_read_its_long_replies_gets_its_writes_done() {
+    run(async |dir| {
+        let (server, socket) = served(&dir, Options::default()).await;
+        server.export("e", "disk", true).await;
+        let client = transmission(&server, &socket, "e").await;
+        let read = request(0, 0, 1 << 20);
+        let write = [request(1, 3 << 20, 1 << 20), vec![0x22; 1 << 20]].concat();
+        let all = [read.repeat(40), write].concat();
+        client.write(vec![all.into()]).await.unwrap();
+        // Far more than the socket holds is still to be sent.
+        while server.view("disk").await != "11 11 11 22" {
+            server.ports.runtime.sleep(Duration::from_millis(1)).await;
+        }
+        let replies = read_exactly(&client, 41 * 16 + (40 << 20)).await;
+        let data = replies.iter().map(|byte| usize::from(*byte == 0x11));
+        assert_eq!(data.sum::<usize>(), 40 << 20);
+        client.shutdown();
+    });
+}

@@ -309,6 +309,11 @@ impl Session {
         self.inbox.len() > 0
     }
 
+    /// Bytes that [`Session::poll_transmit`] would give now.
+    pub fn output_bytes(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// Requests whose replies have not been taken by [`Session::poll_transmit`].
     pub fn unanswered(&self) -> Unanswered {
         match &self.phase {
